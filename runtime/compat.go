@@ -1,0 +1,52 @@
+package etcd
+
+import (
+	"errors"
+
+	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/registry"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
+)
+
+// The functions of registry-etcd. Each makes a Conn of its own that lives as long as the process; new programs call
+// Connect once and share it.
+
+// NewEtcdRegistry returns a registry that registers servers at the etcd cluster of endpoints under the service name that
+// Kitex gives it. It may be used for any number of servers. See Connect for its errors.
+func NewEtcdRegistry(endpoints []string, opts ...Option) (registry.Registry, error) {
+	c, err := Connect(endpoints, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return c.Registry(), nil
+}
+
+// NewEtcdRegistryWithAuth is NewEtcdRegistry with WithAuthOpt.
+func NewEtcdRegistryWithAuth(endpoints []string, username, password string) (registry.Registry, error) {
+	return NewEtcdRegistry(endpoints, WithAuthOpt(username, password))
+}
+
+// NewEtcdRegistryWithRetry is NewEtcdRegistry with a retry configuration, which must not be nil.
+func NewEtcdRegistryWithRetry(endpoints []string, retryConfig *retry.Config, opts ...Option) (registry.Registry, error) {
+	if retryConfig == nil {
+		return nil, errors.New("etcd: the retry configuration is nil; use retry.NewRetryConfig, or NewEtcdRegistry for its defaults")
+	}
+	return NewEtcdRegistry(endpoints, append(opts[:len(opts):len(opts)], WithRetry(retryConfig))...)
+}
+
+// NewEtcdResolver returns a resolver that finds the instances registered at the etcd cluster of endpoints. See Connect
+// for its errors. Clients made with it alone see a change when Kitex asks next, every 5 s; those made with
+// Conn.ClientOptions see it at once.
+func NewEtcdResolver(endpoints []string, opts ...Option) (discovery.Resolver, error) {
+	c, err := Connect(endpoints, opts...)
+	if err != nil {
+		return nil, err
+	}
+	return c.Resolver(), nil
+}
+
+// NewEtcdResolverWithAuth is NewEtcdResolver with WithAuthOpt.
+func NewEtcdResolverWithAuth(endpoints []string, username, password string) (discovery.Resolver, error) {
+	return NewEtcdResolver(endpoints, WithAuthOpt(username, password))
+}

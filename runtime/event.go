@@ -1,0 +1,131 @@
+package etcd
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// EventType says what happened.
+type EventType int
+
+// The events of registrations (Registered to Deregistered) and of discovery (Synced to InvalidRecord).
+const (
+	_ EventType = iota
+	// EventRegistered: the record of Service stands at Key.
+	EventRegistered
+	// EventLeaseLost: the lease under which the records of this Conn stood is gone; Err says how that was noticed. A
+	// repair begins at once.
+	EventLeaseLost
+	// EventRecordLost: the record at Key is gone although its server runs. A repair begins at once.
+	EventRecordLost
+	// EventTakenOver: another process registered the same address; the record at Key is its record now, and this Conn
+	// leaves it alone until that process gives it up.
+	EventTakenOver
+	// EventRestored: the record at Key stands again after it was lost.
+	EventRestored
+	// EventRepairFailed: a repair used up its attempts; Err is the last one's. The next repair begins after the
+	// observe delay.
+	EventRepairFailed
+	// EventDeregistered: the record at Key was deleted, or, when Err is set, could not be and ends with its lease.
+	EventDeregistered
+	// EventSynced: the instances of Service were read in full; the first time, or again after the watch was
+	// interrupted, in which case Err says why.
+	EventSynced
+	// EventWatchLost: the watch of Service was interrupted for the reason in Err. The last instances are served until
+	// EventSynced.
+	EventWatchLost
+	// EventInvalidRecord: the value at Key is not an instance, for the reason in Err, and is ignored. Sent once for
+	// each revision of the key.
+	EventInvalidRecord
+)
+
+var eventNames = [...]string{
+	EventRegistered: "registered", EventLeaseLost: "lease lost", EventRecordLost: "record lost", EventTakenOver: "taken over",
+	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
+	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
+}
+
+// String returns the event's name in lower-case words, for logs and labels of metrics.
+func (t EventType) String() string {
+	if t <= 0 || int(t) >= len(eventNames) {
+		return fmt.Sprintf("EventType(%d)", int(t))
+	}
+	return eventNames[t]
+}
+
+// Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. It
+// never holds a secret.
+type Event struct {
+	Type    EventType
+	Time    time.Time
+	Service string // empty where all services of the Conn are meant
+	Key     string // the key in etcd, where one is meant
+	Err     error  // the cause, where there is one
+	Dropped int    // how many events before this one were dropped because the handler did not keep up
+}
+
+// eventQueueSize bounds the events that wait for a slow handler. A handler that is further behind than this has missed
+// the point of the earlier ones.
+const eventQueueSize = 1024
+
+// closeGrace is how long Close waits for a handler that is still at work.
+const closeGrace = time.Second
+
+// eventQueue hands events to the handler in order, on a goroutine of its own, so that a slow handler cannot hold up a
+// repair or a watch. A nil eventQueue drops everything.
+type eventQueue struct {
+	handler func(Event)
+	done    chan struct{} // closed when the handler has seen the last event
+
+	mu      sync.Mutex
+	queue   chan Event // closed by close, then nil
+	dropped int
+}
+
+func newEventQueue(handler func(Event)) *eventQueue {
+	if handler == nil {
+		return nil
+	}
+	queue := make(chan Event, eventQueueSize)
+	q := &eventQueue{handler: handler, queue: queue, done: make(chan struct{})}
+	go func() {
+		defer close(q.done)
+		for ev := range queue {
+			q.handler(ev)
+		}
+	}()
+	return q
+}
+
+// send queues ev and never blocks. After close it does nothing.
+func (q *eventQueue) send(ev Event) {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ev.Time, ev.Dropped = time.Now(), q.dropped
+	select {
+	case q.queue <- ev:
+		q.dropped = 0
+	default:
+		q.dropped++
+	}
+}
+
+// close lets the handler see what is queued, for closeGrace at most: a handler that called Close itself would otherwise
+// wait for itself.
+func (q *eventQueue) close() {
+	if q == nil {
+		return
+	}
+	q.mu.Lock()
+	close(q.queue)
+	q.queue = nil // a send to it takes the default branch
+	q.mu.Unlock()
+	select {
+	case <-q.done:
+	case <-time.After(closeGrace):
+	}
+}

@@ -1,0 +1,85 @@
+package etcd
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/streamclient"
+	"github.com/cloudwego/kitex/server"
+)
+
+// SupportsGenerated1 is what generated code refers to, so that a runtime which is too old for it does not compile. A
+// release that changes what generated code relies on adds the next number and keeps this one as long as it can.
+const SupportsGenerated1 = true
+
+// NewServer is what a generated New…ServerWithEtcd calls: it makes a Kitex server with newServer, Kitex's generated
+// constructor, that registers as service through conn. opts come last and win. It returns an error, never panics, when
+// conn, service or handler is unusable or Kitex refuses an option.
+func NewServer[H any](conn *Conn, service string, newServer func(H, ...server.Option) server.Server, handler H, opts []server.Option) (svr server.Server, err error) {
+	if err := checkGenerated(conn, service); err != nil {
+		return nil, err
+	}
+	if err := checkHandler(service, handler); err != nil {
+		return nil, err
+	}
+	defer recoverKitex(service, "server", &err)
+	return newServer(handler, append(conn.ServerOptions(service), opts...)...), nil
+}
+
+// NewClient is what a generated New…ClientWithEtcd calls: it makes a Kitex client with newClient, Kitex's generated
+// constructor, that discovers service through conn. opts come last and win. It returns an error, never panics.
+func NewClient[C any](conn *Conn, service string, newClient func(string, ...client.Option) (C, error), opts []client.Option) (cli C, err error) {
+	if err := checkGenerated(conn, service); err != nil {
+		return cli, err
+	}
+	defer recoverKitex(service, "client", &err)
+	return newClient(service, conn.ClientOptions(opts...)...)
+}
+
+// NewStreamClient is NewClient for the streaming constructor of Kitex.
+func NewStreamClient[C any](conn *Conn, service string, newClient func(string, ...streamclient.Option) (C, error), opts []streamclient.Option) (cli C, err error) {
+	if err := checkGenerated(conn, service); err != nil {
+		return cli, err
+	}
+	defer recoverKitex(service, "stream client", &err)
+	unary := conn.ClientOptions(streamclient.GetClientOptions(opts)...)
+	stream := make([]streamclient.Option, len(unary))
+	for i, opt := range unary {
+		stream[i] = streamclient.ConvertOptionFrom(opt)
+	}
+	return newClient(service, stream...)
+}
+
+func checkGenerated(conn *Conn, service string) error {
+	if conn == nil {
+		return errNilConn
+	}
+	if conn.closing.Err() != nil {
+		return ErrClosed
+	}
+	return checkService(service)
+}
+
+// checkHandler refuses the handlers that Kitex panics on.
+func checkHandler(service string, handler any) error {
+	v := reflect.ValueOf(handler)
+	switch v.Kind() {
+	case reflect.Invalid:
+		return fmt.Errorf("etcd: the handler of %s is nil; give a pointer to its implementation", service)
+	case reflect.Pointer, reflect.Map, reflect.Slice, reflect.Func, reflect.Chan, reflect.UnsafePointer:
+		if v.IsNil() {
+			return fmt.Errorf("etcd: the handler of %s is a nil %T; give one that points to something", service, handler)
+		}
+		return nil
+	default:
+		return fmt.Errorf("etcd: the handler of %s is a %T, which Kitex cannot use; give a pointer to it (&%T{…})", service, handler, handler)
+	}
+}
+
+// recoverKitex turns a panic of Kitex, its way to refuse an option, into an error.
+func recoverKitex(service, what string, err *error) {
+	if p := recover(); p != nil {
+		*err = fmt.Errorf("etcd: Kitex refused to make the %s of %s; check its options: %v", what, service, p)
+	}
+}
