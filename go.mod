@@ -3,6 +3,7 @@ module github.com/kitex-contrib/kitex-etcd
 go 1.26.0
 
 require (
+	github.com/bytedance/sonic v1.15.0
 	github.com/cloudwego/kitex v0.16.3
 	go.etcd.io/etcd/api/v3 v3.7.3
 	go.etcd.io/etcd/client/v3 v3.7.3
@@ -12,7 +13,6 @@ require (
 
 require (
 	github.com/bytedance/gopkg v0.1.4 // indirect
-	github.com/bytedance/sonic v1.15.0 // indirect
 	github.com/bytedance/sonic/loader v0.5.0 // indirect
 	github.com/cloudwego/base64x v0.1.6 // indirect
 	github.com/cloudwego/configmanager v0.2.3 // indirect

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -160,6 +161,10 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 			return nil, errors.New("etcd: an Option set Config.EtcdConfig to nil; change its fields instead")
 		}
 	}
+	etcd := *c.EtcdConfig // an Option may have set one that the caller uses elsewhere
+	etcd.Endpoints = slices.Clone(etcd.Endpoints)
+	etcd.DialOptions = slices.Clone(etcd.DialOptions)
+	c.EtcdConfig = &etcd
 	for _, check := range []func(*Config) error{
 		(*Config).checkClient, (*Config).checkPrefix, (*Config).checkDurations, (*Config).checkAdvertiseAddr,
 	} {
@@ -181,6 +186,9 @@ func (c *Config) checkClient() error {
 	}
 	if (e.Username == "") != (e.Password == "") {
 		return errors.New("credentials need both a username and a password; one is empty")
+	}
+	if e.Username != "" && e.Token != "" {
+		return errors.New("both a password and a token are given; etcd takes one of them")
 	}
 	if e.DialTimeout < 0 {
 		return fmt.Errorf("dial timeout is %v; it must be positive, or 0 for %v", e.DialTimeout, DefaultDialTimeout)
