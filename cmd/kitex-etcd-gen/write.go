@@ -1,0 +1,162 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/kitex-contrib/kitex-etcd/templates"
+)
+
+// change is a generated file that is not as it should be.
+type change struct {
+	kind    changeKind
+	path    string
+	content []byte // nil for an orphan
+}
+
+type changeKind string
+
+const (
+	missing  changeKind = "missing"
+	stale    changeKind = "stale"
+	orphaned changeKind = "orphaned"
+)
+
+func (c change) String() string { return string(c.kind) + " " + c.path }
+
+// render makes the generated file of every package and returns those that differ from what is there.
+func render(packages []*kitexPackage) ([]change, error) {
+	var changes []change
+	var errs []error
+	for _, p := range packages {
+		if p.orphan {
+			changes = append(changes, change{orphaned, p.file(), nil})
+			continue
+		}
+		content, err := templates.Render(p.service)
+		if err == nil {
+			err = p.checkNames(content)
+		}
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case p.existing == nil:
+			changes = append(changes, change{missing, p.file(), content})
+		case !bytes.Equal(p.existing, content):
+			changes = append(changes, change{stale, p.file(), content})
+		}
+	}
+	return changes, errors.Join(errs...)
+}
+
+// checkNames refuses content that declares, or imports as, a name that another file of the package declares.
+func (p *kitexPackage) checkNames(content []byte) error {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, p.file(), content, parser.SkipObjectResolution)
+	if err != nil {
+		return fmt.Errorf("%w: this is a fault of kitex-etcd-gen, please report it", err)
+	}
+	ours := make(map[string]token.Position)
+	declare(ours, fset, file)
+	for _, spec := range file.Imports {
+		name, _ := imported(spec)
+		ours[name] = fset.Position(spec.Pos())
+	}
+	delete(ours, "_")
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(ours)) {
+		if at, ok := p.declared[name]; ok {
+			errs = append(errs, fmt.Errorf("%s: %s is declared here, and the generated file needs the name: rename this one", at, name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// commit writes the changes. Each file is replaced as a whole, and none before all have been written beside their targets.
+func commit(changes []change) error {
+	type staged struct{ temp, path string }
+	var files []staged
+	defer func() {
+		for _, f := range files {
+			os.Remove(f.temp) // what is left after a failure
+		}
+	}()
+	for _, c := range changes {
+		if c.kind == orphaned {
+			continue
+		}
+		temp, err := writeTemp(c.path, c.content)
+		if err != nil {
+			return err
+		}
+		files = append(files, staged{temp, c.path})
+	}
+	for len(files) > 0 {
+		if err := os.Rename(files[0].temp, files[0].path); err != nil {
+			return err
+		}
+		files = files[1:]
+	}
+	for _, c := range changes {
+		if c.kind == orphaned {
+			if err := os.Remove(c.path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// writeTemp writes content to a new file beside path, with the permissions that Kitex gives its files.
+func writeTemp(path string, content []byte) (name string, err error) {
+	for i := 0; ; i++ {
+		name = filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d.%d", filepath.Base(path), os.Getpid(), i))
+		f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("%w: %s has to be written", err, path)
+		}
+		_, err = f.Write(content)
+		if err = errors.Join(err, f.Close()); err != nil {
+			os.Remove(name)
+			return "", err
+		}
+		return name, nil
+	}
+}
+
+// dumpTemplates makes dir a template directory for stock Kitex.
+func dumpTemplates(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); e.Name() != templates.KitexFileName && (ext == ".yaml" || ext == ".yml") {
+			return fmt.Errorf("%s: Kitex takes every yaml of a template directory for a template: choose a directory of its own",
+				filepath.Join(dir, e.Name()))
+		}
+	}
+	path := filepath.Join(dir, templates.KitexFileName)
+	marker, _, _ := strings.Cut(templates.Kitex, "\n")
+	switch old, err := os.ReadFile(path); {
+	case err == nil && string(old) == templates.Kitex:
+		return nil
+	case err == nil && !bytes.HasPrefix(old, []byte(marker)):
+		return fmt.Errorf("%s: not a template of kitex-etcd-gen: move it away", path)
+	}
+	return commit([]change{{stale, path, []byte(templates.Kitex)}})
+}
