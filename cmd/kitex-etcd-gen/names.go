@@ -56,9 +56,9 @@ func setNames(packages []*kitexPackage, flags nameFlags) error {
 			return fmt.Errorf("-name %s: there is no such service; the name left of = is the one in the IDL", f)
 		case len(chosen) > 1:
 			f2 := nameFlag{distinctHolder(chosen[0], chosen[1]), f.service, f.name}
-			return fmt.Errorf("-name %s: several services are meant (%s, %s): say which, as in -name %s", f, chosen[0].dir, chosen[1].dir, f2)
+			return fmt.Errorf("-name %s: several services are meant (%s, %s): say which, as in -name %s", f, chosen[0].path, chosen[1].path, f2)
 		case chosen[0].service.RawServiceName != "":
-			return fmt.Errorf("-name %s: %s has been given the name %q already", f, chosen[0].dir, chosen[0].service.RawServiceName)
+			return fmt.Errorf("-name %s: %s has been given the name %q already", f, chosen[0].path, chosen[0].service.RawServiceName)
 		default:
 			chosen[0].service.RawServiceName = f.name
 		}
@@ -80,7 +80,7 @@ func setNames(packages []*kitexPackage, flags nameFlags) error {
 		}
 		f := nameFlag{distinctHolder(p, owner), p.idlName, strings.ReplaceAll(p.holder, "/", ".") + "." + p.idlName}
 		errs = append(errs, fmt.Errorf("%s and %s are both called %q and would receive each other's calls: separate them, as in -name %s",
-			owner.dir, p.dir, name, f))
+			owner.path, p.path, name, f))
 	}
 	return errors.Join(errs...)
 }
@@ -111,5 +111,5 @@ func distinctHolder(p, other *kitexPackage) string {
 	if p.holder != other.holder || p.idlName != other.idlName {
 		return p.holder
 	}
-	return filepath.ToSlash(filepath.Dir(p.dir))
+	return filepath.ToSlash(filepath.Dir(p.path))
 }

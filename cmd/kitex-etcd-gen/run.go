@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime/debug"
 	"strings"
+	"time"
 )
 
 // Exit codes.
@@ -111,7 +112,7 @@ func generate(opts options, stdout, stderr io.Writer) (stale bool, err error) {
 	if opts.quiet {
 		report = io.Discard
 	}
-	packages, err := scan(opts.dirs, newProgress(report))
+	packages, err := scan(opts.dirs, newProgress(report, time.Now))
 	if err != nil {
 		return false, err
 	}

@@ -8,7 +8,6 @@ import (
 	"go/parser"
 	"go/scanner"
 	"go/token"
-	"io/fs"
 	"maps"
 	"os"
 	"path"
@@ -22,129 +21,28 @@ import (
 
 // kitexPackage is a directory that concerns us: a Kitex service, or a file of ours without one.
 type kitexPackage struct {
-	dir       string // as the user would name it
-	holder    string // directory that holds dir: slash-separated, below the directory that the user gave
-	holderAbs string // the same directory, absolute
-	existing  []byte // our file as it stands; nil when there is none
-	orphan    bool   // our file in a package that is no service; the fields below are unset
-	idlName   string
-	service   templates.Service // RawServiceName is set by setNames
-	declared  map[string]token.Position
+	*directory
+	existing []byte // our file as it stands; nil when there is none
+	orphan   bool   // our file in a package that is no service; the fields below are unset
+	idlName  string
+	service  templates.Service         // RawServiceName is set by setNames
+	declared map[string]token.Position // package-level names of the other files
 }
 
 // file returns the path of the generated file.
-func (p *kitexPackage) file() string { return filepath.Join(p.dir, templates.FileName) }
-
-// search collects the packages below the directories it is given, and goes on after an error to report all of them.
-type search struct {
-	progress *progress
-	seen     map[string]bool // absolute directories
-	packages []*kitexPackage
-	errs     []error
-}
-
-// scan finds every service below dirs, in the order of their paths.
-func scan(dirs []string, p *progress) ([]*kitexPackage, error) {
-	s := &search{progress: p, seen: map[string]bool{}}
-	for _, dir := range dirs {
-		s.root(filepath.Clean(dir))
-	}
-	if len(s.errs) > 0 {
-		return nil, errors.Join(s.errs...)
-	}
-	slices.SortFunc(s.packages, func(a, b *kitexPackage) int { return strings.Compare(a.dir, b.dir) })
-	return s.packages, nil
-}
-
-func (s *search) root(dir string) {
-	info, err := os.Lstat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s.fail("%s: no such directory: run kitex first, or name the directory that holds its output", dir)
-		return
-	case err != nil:
-		s.errs = append(s.errs, err)
-		return
-	case info.Mode()&fs.ModeSymlink != 0:
-		s.fail("%s: symbolic links are not followed: name the directory it points to", dir)
-		return
-	case !info.IsDir():
-		s.fail("%s: not a directory: name the directory that holds Kitex's output", dir)
-		return
-	}
-	if found, err := s.walk(dir, dir); err != nil {
-		s.errs = append(s.errs, err)
-	} else if !found {
-		s.fail("%s: no Kitex service below this directory: run kitex first, or name the directory that holds its output", dir)
-	}
-}
-
-func (s *search) fail(format string, args ...any) {
-	s.errs = append(s.errs, fmt.Errorf(format, args...))
-}
-
-// walk scans dir, which is root or below it, and what is below dir. It reports whether there was a package that concerns us or a failure.
-func (s *search) walk(root, dir string) (found bool, err error) {
-	abs, err := filepath.Abs(dir)
-	if err != nil {
-		return false, err
-	}
-	if s.seen[abs] {
-		return true, nil
-	}
-	s.seen[abs] = true
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return false, err
-	}
-	s.progress.step(len(s.packages))
-	var files []string
-	for _, e := range entries {
-		name := e.Name()
-		switch {
-		case e.IsDir() && name != templates.FileName:
-			if name == "testdata" || name == "vendor" || name[0] == '_' || name[0] == '.' {
-				continue
-			}
-			below, err := s.walk(root, filepath.Join(dir, name))
-			if err != nil {
-				return false, err
-			}
-			found = found || below
-		case strings.HasSuffix(name, ".go"):
-			if e.Type().IsRegular() || name == templates.FileName {
-				files = append(files, name)
-			}
-		}
-	}
-	p, err := readPackage(dir, files)
-	switch {
-	case err != nil:
-		s.errs = append(s.errs, err)
-		return true, nil
-	case p != nil:
-		p.holderAbs = filepath.ToSlash(filepath.Dir(abs))
-		p.holder = path.Base(p.holderAbs)
-		if rel, err := filepath.Rel(root, filepath.Dir(dir)); err == nil && rel != "." && dir != root {
-			p.holder = filepath.ToSlash(rel)
-		}
-		s.packages = append(s.packages, p)
-		return true, nil
-	}
-	return found, nil
-}
+func (d *directory) file() string { return filepath.Join(d.path, templates.FileName) }
 
 // readPackage returns nil for a directory that does not concern us.
-func readPackage(dir string, files []string) (*kitexPackage, error) {
-	p := &kitexPackage{dir: dir}
-	sources := make(map[string][]byte, len(files))
+func readPackage(d *directory) (*kitexPackage, error) {
+	p := &kitexPackage{directory: d}
+	sources := make(map[string][]byte, len(d.files))
 	isService, foreign := false, error(nil)
-	for _, name := range files {
+	for _, name := range d.files {
 		if name == templates.FileName {
 			p.existing, foreign = readOurs(p.file())
 			continue
 		}
-		src, err := os.ReadFile(filepath.Join(dir, name))
+		src, err := os.ReadFile(filepath.Join(d.path, name))
 		if err != nil {
 			return nil, err
 		}
@@ -208,7 +106,7 @@ func (p *kitexPackage) parse(sources map[string][]byte) error {
 	p.declared = map[string]token.Position{}
 	var files []*ast.File
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
-		file, err := parser.ParseFile(fset, filepath.Join(p.dir, name), sources[name], parser.SkipObjectResolution)
+		file, err := parser.ParseFile(fset, filepath.Join(p.path, name), sources[name], parser.SkipObjectResolution)
 		generated := byKitex(sources[name])
 		if err != nil {
 			return syntaxError(err, generated)
@@ -246,17 +144,17 @@ func (p *kitexPackage) parse(sources map[string][]byte) error {
 	}
 	switch {
 	case newServer == nil:
-		return lost(p.dir, pkgName, "NewServer")
+		return lost(p.path, pkgName, "NewServer")
 	case newClient == nil:
-		return lost(p.dir, pkgName, "NewClient")
+		return lost(p.path, pkgName, "NewClient")
 	case p.idlName == "":
-		return fmt.Errorf("%s: Kitex's files do not say the service's name (serviceName := …): run kitex again", p.dir)
+		return fmt.Errorf("%s: Kitex's files do not say the service's name (serviceName := …): run kitex again", p.path)
 	}
 	if err := p.setHandler(newServer, inServer); err != nil {
 		return fmt.Errorf("%s: %w", fset.Position(newServer.Pos()), err)
 	}
 	if want := strings.ToLower(s.ServiceName); pkgName != want {
-		return fmt.Errorf("%s: package %s serves %s, where Kitex calls the package %s: run kitex again", p.dir, pkgName, s.ServiceName, want)
+		return fmt.Errorf("%s: package %s serves %s, where Kitex calls the package %s: run kitex again", p.path, pkgName, s.ServiceName, want)
 	}
 	return nil
 }
