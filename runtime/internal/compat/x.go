@@ -1,0 +1,5 @@
+package compat
+import (
+ _ "github.com/kitex-contrib/registry-etcd"
+ _ "github.com/kitex-contrib/kitex-etcd/runtime"
+ )
