@@ -1,0 +1,36 @@
+package main
+
+import (
+	"context"
+	"log"
+
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/server"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+)
+
+type HelloImpl struct{}
+
+func (h *HelloImpl) Echo(ctx context.Context, req *api.Request) (resp *api.Response, err error) {
+	resp = &api.Response{
+		Message: req.Message,
+	}
+	return
+}
+
+func main() {
+	// creates a etcd based registry with given username and password
+	r, err := etcd.NewEtcdRegistryWithAuth([]string{"127.0.0.1:2379"}, "username", "password")
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := hello.NewServer(new(HelloImpl), server.WithRegistry(r), server.WithServerBasicInfo(&rpcinfo.EndpointBasicInfo{
+		ServiceName: "Hello",
+	}))
+	err = server.Run()
+	if err != nil {
+		log.Fatal(err)
+	}
+}

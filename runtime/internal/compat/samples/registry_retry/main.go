@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"log"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/server"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
+)
+
+type HelloImpl struct{}
+
+func (h *HelloImpl) Echo(ctx context.Context, req *api.Request) (resp *api.Response, err error) {
+	resp = &api.Response{
+		Message: req.Message,
+	}
+	return
+}
+
+func main() {
+	retryConfig := retry.NewRetryConfig(
+		retry.WithMaxAttemptTimes(10),
+		retry.WithObserveDelay(20*time.Second),
+		retry.WithRetryDelay(5*time.Second),
+	)
+	r, err := etcd.NewEtcdRegistryWithRetry([]string{"127.0.0.1:2379"}, retryConfig)
+	if err != nil {
+		log.Fatal(err)
+	}
+	server := hello.NewServer(new(HelloImpl), server.WithRegistry(r), server.WithServerBasicInfo(&rpcinfo.EndpointBasicInfo{
+		ServiceName: "Hello",
+	}))
+	err = server.Run()
+	if err != nil {
+		log.Fatal(err)
+	}
+}
