@@ -17,8 +17,10 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -43,6 +45,7 @@ type link struct {
 	err     error                 // why there is no client yet; nil before the first attempt ended
 	changed chan struct{}         // closed and replaced when client or err is set
 	up      chan struct{}         // closed and replaced when a new connection is up
+	trouble error                 // why the last call did not reach etcd; nil since one did
 	sockets map[net.Conn]struct{} // those that dial made; closed ones leave at the next dial
 }
 
@@ -98,6 +101,7 @@ func (l *link) completeEtcdConfig() {
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: e.DialTimeout}),
 		grpc.WithContextDialer(l.dial),
 		grpc.WithStatsHandler(connectionObserver{l}),
+		grpc.WithChainUnaryInterceptor(l.observeCall),
 	}
 	if l.cfg.tlsFiles != nil {
 		opts = append(opts, grpc.WithTransportCredentials(newRotatingTLS(l.cfg.tlsFiles, e.TLS)))
@@ -127,7 +131,7 @@ func (l *link) authenticate(ctx context.Context) {
 	for {
 		cli, err := clientv3.New(cfg)
 		if err != nil {
-			err = fmt.Errorf("etcd: authenticate as %q at %s: %w", cfg.Username, l.target(), err)
+			err = fmt.Errorf("etcd: authenticate as %q at %s: %w", cfg.Username, l.target(), l.explain(err))
 		}
 		first := l.set(cli, err)
 		if err == nil || ctx.Err() != nil {
@@ -204,6 +208,38 @@ func (l *link) connected() {
 	defer l.mu.Unlock()
 	close(l.up)
 	l.up = make(chan struct{})
+}
+
+// observeCall keeps why the last call did not reach etcd. The etcd client drops it: its calls wait for a connection, and
+// say only that they waited in vain.
+func (l *link) observeCall(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoker(ctx, method, req, reply, cc, opts...)
+	var trouble error
+	switch s := status.Convert(err); s.Code() {
+	case codes.Unavailable:
+		trouble = errors.New(s.Message())
+	case codes.Canceled, codes.DeadlineExceeded:
+		_, why, ok := strings.Cut(s.Message(), "latest balancer error: ") // gRPC's words for a call that waited
+		if !ok {
+			return err // says nothing about the way to etcd
+		}
+		trouble = errors.New(why)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = trouble
+	return err
+}
+
+// explain adds to err, where it says no more than that time was up, why etcd was not reached.
+func (l *link) explain(err error) error {
+	l.mu.Lock()
+	trouble := l.trouble
+	l.mu.Unlock()
+	if trouble == nil || !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded {
+		return err
+	}
+	return fmt.Errorf("%w; the last attempt: %w", err, trouble)
 }
 
 // dial opens a socket and remembers it for reset.

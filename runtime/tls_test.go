@@ -13,8 +13,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/transport"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 )
 
 // authority is a certificate authority of a test.
@@ -181,5 +189,158 @@ func TestNothingIsSentInPlaintext(t *testing.T) {
 		if got := received(); len(got) == 0 || got[0] != 22 { // 22: a TLS handshake record
 			t.Errorf("%s: the first bytes are %q, not a TLS handshake", name, got)
 		}
+	}
+}
+
+// secureEtcd runs an etcd that serves TLS with server's files and, with mutual, asks clients for a certificate.
+func secureEtcd(t *testing.T, server certFiles, mutual bool) *etcdtest.Cluster {
+	t.Helper()
+	return etcdtest.Start(t, etcdtest.WithConfig(func(c *embed.Config) {
+		c.ClientTLSInfo = transport.TLSInfo{CertFile: server.cert, KeyFile: server.key}
+		if mutual {
+			c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = server.ca, true
+		}
+	}))
+}
+
+// reach asks etcd something through the Conn's link and returns the error of the last attempt.
+func reach(t *testing.T, conn *Conn, within time.Duration) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	cli, err := conn.link.get(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = cli.Get(ctx, "x")
+	return conn.link.explain(err)
+}
+
+func TestTLS(t *testing.T) {
+	hour := time.Now().Add(time.Hour)
+	ca, other := newAuthority(t), newAuthority(t)
+	server := newCertFiles(t).write(t, ca, ca, hour, "")
+	client := newCertFiles(t).write(t, ca, ca, hour, "")
+	stranger := newCertFiles(t).write(t, other, ca, hour, "")
+	// In TLS 1.3 a client learns that its certificate was refused with its first read, or from a write to a closed
+	// socket: only that there is a cause is certain.
+	const refusedByEtcd = "the last attempt: "
+	distrustful := newCertFiles(t).write(t, ca, other, hour, "")
+
+	for _, tc := range []struct {
+		name   string
+		server certFiles
+		mutual bool
+		opt    Option
+		want   string // of the error; empty: it works
+	}{
+		{"authority only", server, false, WithTLSOpt("", "", client.ca), ""},
+		{"mutual", server, true, WithTLSOpt(client.cert, client.key, client.ca), ""},
+		{"certificate that nobody asked for", server, false, WithTLSOpt(client.cert, client.key, client.ca), ""},
+		{"no certificate where one is asked for", server, true, WithTLSOpt("", "", client.ca), refusedByEtcd},
+		{"certificate of a stranger", server, true, WithTLSOpt(stranger.cert, stranger.key, stranger.ca), refusedByEtcd},
+		{"wrong authority", server, false, WithTLSOpt("", "", distrustful.ca), "unknown authority"},
+		{"system's authorities", server, false, WithTLSConfig(&tls.Config{}), "unknown authority"},
+		{"expired", newCertFiles(t).write(t, ca, ca, time.Now().Add(-time.Hour), ""), false, WithTLSOpt("", "", client.ca), "expired"},
+		{"wrong name", newCertFiles(t).write(t, ca, ca, hour, "etcd.example"), false, WithTLSOpt("", "", client.ca), "127.0.0.1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			cluster := secureEtcd(t, tc.server, tc.mutual)
+			conn, err := Connect(cluster.Endpoints(), tc.opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if tc.want == "" {
+				if err := reach(t, conn, 10*time.Second); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err := reach(t, conn, 2*time.Second); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v does not say %q", err, tc.want)
+			}
+		})
+	}
+}
+
+// TestRotatedCertificates: when every certificate and both authorities are replaced on disk, the next connection uses
+// the new ones, without a restart.
+func TestRotatedCertificates(t *testing.T) {
+	hour := time.Now().Add(time.Hour)
+	server, client := newCertFiles(t), newCertFiles(t)
+	ca := newAuthority(t)
+	server.write(t, ca, ca, hour, "")
+	client.write(t, ca, ca, hour, "")
+	cluster := secureEtcd(t, server, true)
+	conn, err := Connect(cluster.Endpoints(), WithTLSOpt(client.cert, client.key, client.ca))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := reach(t, conn, 10*time.Second); err != nil {
+		t.Fatal(err)
+	}
+
+	cluster.Stop()
+	ca = newAuthority(t)
+	server.write(t, ca, ca, hour, "")
+	client.write(t, ca, ca, hour, "")
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := reach(t, conn, 10*time.Second); err != nil {
+		t.Errorf("after the rotation: %v", err)
+	}
+}
+
+// TestAResetLinkConnectsAnew: nextUp tells of each new connection, and reset brings one about.
+func TestAResetLinkConnectsAnew(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	for name, connect := range map[string]func() (*Conn, error){
+		"own client": func() (*Conn, error) { return Connect(cluster.Endpoints()) },
+		"caller's client": func() (*Conn, error) {
+			cli, err := clientv3.New(clientv3.Config{Endpoints: cluster.Endpoints(), Logger: zap.NewNop()})
+			if err != nil {
+				return nil, err
+			}
+			t.Cleanup(func() { cli.Close() })
+			return Connect(nil, WithClient(cli))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := connect()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			up := conn.link.nextUp()
+			if err := reach(t, conn, 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, up)
+			up = conn.link.nextUp()
+			if conn.cfg.Client == nil {
+				conn.link.reset()
+			} else {
+				cluster.Stop()
+				if err := cluster.Start(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := reach(t, conn, 10*time.Second); err != nil {
+				t.Error(err)
+			}
+			waitFor(t, up)
+		})
+	}
+}
+
+func waitFor(t *testing.T, ch <-chan struct{}) {
+	t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(10 * time.Second):
+		t.Fatal("nothing happened for 10 s")
 	}
 }
