@@ -1,0 +1,11 @@
+package etcd
+
+// What tests outside the package, which use generated code, need of its inside.
+
+var (
+	NewTestConn      = connect
+	NewTestEtcd      = rawClient
+	PutForTesting    = put
+	RemoveForTesting = remove
+	AwaitForTesting  = await
+)

@@ -1,0 +1,22 @@
+package etcd
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain fails when a test leaves a goroutine behind. Those that Kitex starts for the process, once for each of its
+// packages or for each key that it will never free, are not the tests'.
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		// One for each Conn whose clients were made: Kitex never stops a balancer factory.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/loadbalance/lbcache.(*BalancerFactory).watcher"),
+		// One for each refresh interval, until its last balancer has expired.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/utils.(*SharedTicker).Tick"),
+		// Of the process: netpoll's pollers and idle workers.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"),
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/wpool.(*Pool).Tick"),
+		goleak.IgnoreAnyFunction("github.com/bytedance/gopkg/util/gopool.(*worker).run.func1"),
+	)
+}

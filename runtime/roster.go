@@ -1,0 +1,241 @@
+package etcd
+
+import (
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/discovery"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+)
+
+// roster is what the goroutine of a service knows about its records. Only that goroutine uses it.
+type roster struct {
+	defaultWeight int
+	protection    time.Duration // how long the lost are remembered; <= 0 means not at all
+
+	held map[string]holding // by key, what etcd holds, readable or not
+	live int                // how many of held are instances
+	lost map[string]*loss   // by key, instances that went without an explicit delete
+
+	forgetAt time.Time // when the first of lost may have been remembered long enough; zero when there are none
+
+	list    []discovery.Instance // what was last published
+	touched map[string]*instance // by key, what list has for each key that may have changed since; nil for none
+}
+
+// holding is one key of etcd.
+type holding struct {
+	inst     *instance // nil for a value that is not an instance
+	lease    int64
+	revision int64 // the key's mod revision
+}
+
+// loss is an instance that etcd no longer holds although nobody is known to have deleted it.
+type loss struct {
+	inst   *instance
+	lease  int64
+	until  time.Time // when it is forgotten
+	cause  cause
+	served bool // in the list for want of better
+}
+
+// cause is what is known about why an instance went.
+type cause uint8
+
+const (
+	unasked cause = iota // nobody asked etcd about its lease
+	expired              // not by an explicit delete, as far as could be found out
+)
+
+func newRoster(defaultWeight int, protection time.Duration) *roster {
+	return &roster{
+		defaultWeight: defaultWeight,
+		protection:    protection,
+		held:          make(map[string]holding),
+		lost:          make(map[string]*loss),
+		touched:       make(map[string]*instance),
+	}
+}
+
+// shown is the instance that a list made now has for key.
+func (r *roster) shown(key string) *instance {
+	if h, ok := r.held[key]; ok {
+		return h.inst
+	}
+	if l := r.lost[key]; l != nil && l.served {
+		return l.inst
+	}
+	return nil
+}
+
+// touch comes before every change of what is shown for key.
+func (r *roster) touch(key string) {
+	if _, ok := r.touched[key]; !ok {
+		r.touched[key] = r.shown(key)
+	}
+}
+
+// put takes over what etcd holds at a key. The error says why it is not an instance.
+func (r *roster) put(kv *mvccpb.KeyValue) error {
+	key := string(kv.Key)
+	h := holding{lease: kv.Lease, revision: kv.ModRevision}
+	rec, err := decodeRecord(kv.Value, r.defaultWeight)
+	if err == nil {
+		h.inst = newInstance(key, rec)
+	}
+	r.touch(key)
+	before, known := r.held[key]
+	last := before.inst
+	if l := r.lost[key]; l != nil {
+		last = l.inst
+		delete(r.lost, key)
+	}
+	if last != nil && h.inst != nil && last.equal(h.inst) {
+		h.inst = last // unchanged ones stay the same pointer
+	}
+	r.count(before.inst, h.inst)
+	r.held[key] = h
+	if known && before.revision == h.revision {
+		return nil // reported before
+	}
+	return err
+}
+
+// drop takes over that etcd no longer holds key.
+func (r *roster) drop(key string, now time.Time) {
+	h, ok := r.held[key]
+	if !ok {
+		return
+	}
+	r.touch(key)
+	delete(r.held, key)
+	r.count(h.inst, nil)
+	if h.inst == nil || h.lease == 0 || r.protection <= 0 {
+		return
+	}
+	r.lost[key] = &loss{inst: h.inst, lease: h.lease, until: now.Add(r.protection)}
+	if r.forgetAt.IsZero() {
+		r.forgetAt = now.Add(r.protection)
+	}
+}
+
+func (r *roster) count(before, after *instance) {
+	if before != nil {
+		r.live--
+	}
+	if after != nil {
+		r.live++
+	}
+}
+
+// replace takes over everything that etcd holds, as a full read found it. In a rebuilt etcd what is missing was not
+// deleted by anybody: it is served until it comes back.
+func (r *roster) replace(kvs []*mvccpb.KeyValue, rebuilt bool, now time.Time, invalid func(*mvccpb.KeyValue, error)) {
+	found := make(map[string]struct{}, len(kvs))
+	for _, kv := range kvs {
+		found[string(kv.Key)] = struct{}{}
+		if err := r.put(kv); err != nil {
+			invalid(kv, err)
+		}
+	}
+	for key := range r.held {
+		if _, ok := found[key]; !ok {
+			r.drop(key, now)
+		}
+	}
+	if rebuilt {
+		r.serveLost()
+	}
+}
+
+// The leases of the lost are asked about as long as no more than askBelow instances are left: few enough that nobody
+// needs to ask in a large fleet's daily coming and going, and early enough that, when the last ones go, it is known
+// what the fleet died of. A deregistered instance's lease lives for the drain delay only, so there is no asking later.
+const askBelow = 8
+
+// questions returns the leases that etcd should be asked about.
+func (r *roster) questions() []int64 {
+	if r.live > askBelow {
+		return nil
+	}
+	var leases []int64
+	seen := make(map[int64]bool)
+	for _, l := range r.lost {
+		if l.cause == unasked && !seen[l.lease] && len(leases) < 2*askBelow {
+			seen[l.lease] = true
+			leases = append(leases, l.lease)
+		}
+	}
+	return leases
+}
+
+// answer takes over what etcd said: a living lease means that its records were deleted explicitly.
+func (r *roster) answer(lease int64, lives bool) {
+	for key, l := range r.lost {
+		if l.lease != lease || l.served {
+			continue
+		}
+		if lives {
+			delete(r.lost, key)
+		} else {
+			l.cause = expired
+		}
+	}
+}
+
+// protect decides, once there are no instances left, whether to serve the lost. When all that were asked about had
+// been deleted explicitly, so were the others.
+func (r *roster) protect() {
+	if r.live > 0 {
+		return
+	}
+	for _, l := range r.lost {
+		if l.cause == expired {
+			r.serveLost()
+			return
+		}
+	}
+	clear(r.lost)
+}
+
+func (r *roster) serveLost() {
+	for key, l := range r.lost {
+		r.touch(key)
+		l.served, l.cause = true, expired
+	}
+}
+
+// forget ends the memory of those lost for long enough.
+func (r *roster) forget(now time.Time) {
+	r.forgetAt = time.Time{}
+	for key, l := range r.lost {
+		if !now.Before(l.until) {
+			r.touch(key)
+			delete(r.lost, key)
+		} else if r.forgetAt.IsZero() || l.until.Before(r.forgetAt) {
+			r.forgetAt = l.until
+		}
+	}
+}
+
+// publish returns the list as it now is, and whether it differs from the last one.
+func (r *roster) publish() (list []discovery.Instance, differs bool) {
+	var changes []change
+	for key, old := range r.touched {
+		if now := r.shown(key); now != old {
+			changes = append(changes, change{old, now})
+		}
+	}
+	clear(r.touched)
+	if len(changes) > 0 {
+		r.list = merge(r.list, changes)
+	}
+	return r.list, len(changes) > 0
+}
+
+// newest is the highest mod revision of all keys.
+func (r *roster) newest() (revision int64) {
+	for _, h := range r.held {
+		revision = max(revision, h.revision)
+	}
+	return revision
+}

@@ -1,0 +1,372 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+)
+
+// watcher keeps one service's snapshot equal to etcd: it reads the service at a revision, watches from the next one on,
+// and begins again when the watch ends or proves to be wrong. Its goroutine owns all of it.
+//
+//	unsynced ──read──> current ──nobody asks──> idle ──use──> waking ──read──> current
+type watcher struct {
+	*service
+	conn   *Conn
+	timing timing
+	roster *roster
+
+	highest   int64 // the highest revision that etcd has ever shown
+	failures  int   // in a row
+	following time.Time
+	lostFor   error // why the last watch ended; nil before the first
+
+	gap       time.Duration // between two publications; grows with the stream of events
+	published time.Time
+	responses int // watch responses that are not published yet
+
+	checkAt time.Time
+	doubt   bool      // the last check did not match
+	usedAt  time.Time // when the service was last seen in use
+}
+
+// errIdle ends the following of a service that nobody uses.
+var errIdle = errors.New("not used")
+
+// errRebuilt and the other reasons for a resync are what events and logs say.
+var (
+	errRebuilt  = errors.New("etcd's revision went back: it was rebuilt or restored")
+	errDiverged = errors.New("the watch no longer agrees with etcd")
+	errEnded    = errors.New("etcd ended the watch without a reason")
+)
+
+// run follows the service until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	w.usedAt = time.Now()
+	for {
+		err := w.follow(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == errIdle:
+			if !w.sleep(ctx) {
+				return
+			}
+		default:
+			w.fail(err)
+			if !w.pause(ctx) {
+				return
+			}
+		}
+	}
+}
+
+// fail reports the first failure of a row and tells those who wait for the first snapshot.
+func (w *watcher) fail(err error) {
+	if !w.following.IsZero() && time.Since(w.following) > w.timing.maxBackoff {
+		w.failures = 0
+	}
+	w.failures++
+	if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
+		w.dir.watchStream.Add(1)
+	}
+	first := w.lostFor == nil
+	w.lostFor = err
+	if snap := w.snapshot(); snap.phase == unsynced {
+		w.swap(&snapshot{err: err})
+	}
+	if first && !w.following.IsZero() {
+		w.conn.events.send(Event{Type: EventWatchLost, Service: w.name, Err: err})
+	}
+	if first && !errors.Is(err, rpctypes.ErrCompacted) {
+		klog.Warnf("etcd: service %s: %v; serving what was last known, trying on", w.name, err)
+	}
+	w.following = time.Time{}
+}
+
+// pause waits before the next attempt: hardly after a first failure, then longer each time. A new connection ends the
+// wait early, but not before the least pause: a server that ends every connection would otherwise set the pace.
+func (w *watcher) pause(ctx context.Context) bool {
+	delay := jitter(min(w.timing.minBackoff<<min(w.failures-1, 16), w.timing.maxBackoff))
+	up := w.conn.link.nextUp()
+	least := min(delay, w.timing.leastPause)
+	if !sleep(ctx, least) {
+		return false
+	}
+	t := time.NewTimer(delay - least)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-up:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// follow reads the service and applies what happens to it, for as long as that goes well.
+func (w *watcher) follow(ctx context.Context) error {
+	cli, err := w.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.read(ctx, cli); err != nil {
+		return err
+	}
+	up := w.conn.link.nextUp()
+	watchCtx, stop := context.WithCancel(w.watchContext(ctx))
+	defer stop()
+	created := time.AfterFunc(w.timing.rpc, stop)
+	events := cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
+	if !created.Stop() {
+		return fmt.Errorf("etcd accepted no watch within %v", w.timing.rpc)
+	}
+	w.following = time.Now()
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		select {
+		case resp, ok := <-events:
+			if !ok {
+				return errEnded
+			}
+			if err := w.apply(&resp); err != nil {
+				return err
+			}
+		case <-up:
+			up = w.conn.link.nextUp()
+			w.checkAt = time.Time{}
+		case <-alarm.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := w.duties(ctx, cli); err != nil {
+			return err
+		}
+		alarm.Reset(time.Until(w.nextDuty()))
+	}
+}
+
+// client waits for the etcd client to exist, for as long as one request may take.
+func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timing.rpc)
+	defer cancel()
+	return w.conn.link.get(ctx)
+}
+
+// watchContext asks etcd to end the watch when its member has no leader. Watches with the same metadata share one stream
+// of the connection, and a stream keeps the token it began with: after a refusal the next watches get another stream.
+func (w *watcher) watchContext(ctx context.Context) context.Context {
+	if n := w.dir.watchStream.Load(); n > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "kitex-etcd-stream", strconv.FormatInt(n, 10))
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+// read takes over all of the service's records.
+func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
+	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc*time.Duration(1+min(w.failures, 4)))
+	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix())
+	cancel()
+	if err != nil {
+		return w.cause(ctx, cli, err)
+	}
+	now := time.Now()
+	if resp.Header.Revision < w.highest {
+		w.lostFor = errRebuilt
+	}
+	w.roster.replace(resp.Kvs, resp.Header.Revision < w.highest, now, w.invalid)
+	w.highest = resp.Header.Revision
+	w.heard(now)
+	w.settle(ctx, cli)
+	w.publish(now)
+	w.conn.events.send(Event{Type: EventSynced, Service: w.name, Err: w.lostFor})
+	w.lostFor = nil
+	w.doubt = false
+	w.checkAt = now.Add(w.checkDelay())
+	return nil
+}
+
+// cause replaces the error of a request that ran out of time by the reason: the etcd client retries in silence, a
+// request without its retries says what is wrong with the connection.
+func (w *watcher) cause(ctx context.Context, cli *clientv3.Client, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.timing.probe)
+	defer cancel()
+	_, probe := etcdserverpb.NewKVClient(cli.ActiveConnection()).Range(ctx, &etcdserverpb.RangeRequest{Key: []byte(w.prefix), CountOnly: true, Serializable: true})
+	switch {
+	case probe == nil:
+		return err
+	case ctx.Err() != nil: // not even a refusal
+		w.conn.link.reset()
+		return err
+	default:
+		return probe
+	}
+}
+
+// apply takes over a response of the watch.
+func (w *watcher) apply(resp *clientv3.WatchResponse) error {
+	if err := resp.Err(); err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, ev := range resp.Events {
+		if ev.Type == mvccpb.Event_DELETE {
+			w.roster.drop(string(ev.Kv.Key), now)
+		} else if err := w.roster.put(ev.Kv); err != nil {
+			w.invalid(ev.Kv, err)
+		}
+	}
+	w.highest = max(w.highest, resp.Header.Revision)
+	w.responses++
+	w.heard(now)
+	return nil
+}
+
+// settle finds out why instances went, where that matters, and protects the list from becoming empty without cause.
+func (w *watcher) settle(ctx context.Context, cli *clientv3.Client) {
+	for _, lease := range w.roster.questions() {
+		rpcCtx, cancel := context.WithTimeout(ctx, w.timing.probe)
+		resp, err := cli.TimeToLive(rpcCtx, clientv3.LeaseID(lease))
+		cancel()
+		w.roster.answer(lease, err == nil && resp.TTL > 0)
+	}
+	w.roster.protect()
+}
+
+// duties does what the time has come for.
+func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
+	now := time.Now()
+	if !w.roster.forgetAt.IsZero() && !now.Before(w.roster.forgetAt) {
+		w.roster.forget(now)
+		w.responses++
+	}
+	if w.responses > 0 && !now.Before(w.published.Add(w.gap)) {
+		if w.roster.live > 0 {
+			w.publish(now)
+			w.settle(ctx, cli)
+		} else {
+			w.settle(ctx, cli)
+			w.publish(now)
+		}
+	}
+	if now.Before(w.checkAt) {
+		return nil
+	}
+	if w.used.Swap(false) || w.readers.Load() > 0 {
+		w.usedAt = now
+	} else if now.Sub(w.usedAt) >= w.timing.idle {
+		return errIdle
+	}
+	return w.check(ctx, cli)
+}
+
+// nextDuty is when duties has something to do again.
+func (w *watcher) nextDuty() time.Time {
+	next := w.checkAt
+	if at := w.published.Add(w.gap); w.responses > 0 && at.Before(next) {
+		next = at
+	}
+	if at := w.roster.forgetAt; !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	return next
+}
+
+// A change alone is published at once. Changes that keep coming are published together, at growing distances: a
+// thousand in a tenth of a second are a handful of lists, each of which makes every client build a picker.
+const (
+	minGap = time.Millisecond
+	maxGap = 32 * time.Millisecond
+)
+
+// publish makes the list as it is now the snapshot, and has the pickers built.
+func (w *watcher) publish(now time.Time) {
+	if w.responses > 1 {
+		w.gap = min(2*w.gap, maxGap)
+	} else {
+		w.gap = max(w.gap/2, minGap)
+	}
+	w.published, w.responses = now, 0
+	list, differs := w.roster.publish()
+	if !differs && w.snapshot().phase == current {
+		return
+	}
+	w.swap(&snapshot{instances: list, phase: current})
+	w.push()
+}
+
+// check compares the roster with etcd: a watch that is resumed on an etcd that was rebuilt is silent, and then skips
+// what happened meanwhile. An answer that does not match may be ahead of the watch: only the second one counts.
+func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
+	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc)
+	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly(),
+		clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
+	cancel()
+	now := time.Now()
+	w.checkAt = now.Add(w.checkDelay())
+	if err != nil {
+		_ = w.cause(ctx, cli, err) // for its reset of a dead connection
+		return nil                 // an outage; the next connection brings the next check
+	}
+	if resp.Header.Revision < w.highest {
+		return errRebuilt
+	}
+	var newest int64
+	if len(resp.Kvs) > 0 {
+		newest = resp.Kvs[0].ModRevision
+	}
+	if int(resp.Count) == len(w.roster.held) && newest == w.roster.newest() {
+		w.doubt = false
+		w.heard(now)
+		return nil
+	}
+	if w.doubt {
+		return errDiverged
+	}
+	w.doubt = true
+	w.checkAt = now.Add(w.timing.recheck)
+	return nil
+}
+
+// checkDelay grows with the service, because etcd sorts all of it for the answer.
+func (w *watcher) checkDelay() time.Duration {
+	return jitter(w.timing.check + time.Duration(len(w.roster.held))*w.timing.check/1000)
+}
+
+// sleep gives the watch up until the service is used again.
+func (w *watcher) sleep(ctx context.Context) bool {
+	w.following, w.lostFor = time.Time{}, nil
+	select {
+	case <-w.wake: // from before
+	default:
+	}
+	w.swap(&snapshot{instances: w.roster.list, phase: idle})
+	select {
+	case <-w.wake:
+	case <-ctx.Done():
+		return false
+	}
+	w.usedAt = time.Now()
+	w.swap(&snapshot{instances: w.roster.list, phase: waking, wakeBy: w.usedAt.Add(w.timing.wake)})
+	return true
+}
+
+func (w *watcher) heard(now time.Time) { w.synced.Store(now.UnixNano()) }
+
+func (w *watcher) invalid(kv *mvccpb.KeyValue, err error) {
+	key := string(kv.Key)
+	klog.Warnf("etcd: key %q (revision %d) is ignored: %v", key, kv.ModRevision, err)
+	w.conn.events.send(Event{Type: EventInvalidRecord, Service: w.name, Key: key, Err: err})
+}
