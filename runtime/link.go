@@ -318,6 +318,9 @@ func jitter(d time.Duration) time.Duration {
 	return d + time.Duration((rand.Float64()-0.5)*0.5*float64(d))
 }
 
+// randomUpTo returns a duration from 0 to d.
+func randomUpTo(d time.Duration) time.Duration { return time.Duration(rand.Float64() * float64(d)) }
+
 // sleep waits for d and says whether it did; false means that ctx ended first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)

@@ -1,16 +1,206 @@
 package etcd
 
 import (
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/server"
 )
 
-type registrar struct{}
+const (
+	// registerTimeout bounds Register: Kitex calls it under the server's lock and cannot be stopped meanwhile.
+	registerTimeout = 3 * time.Second
+	// backgroundTimeout is how long Register waits for etcd before it leaves the rest to the background.
+	backgroundTimeout = 500 * time.Millisecond
+	// deregisterTimeout bounds the part of Deregister that needs etcd; the drain delay comes on top.
+	deregisterTimeout = 3 * time.Second
+)
 
-func newRegistrar(*Conn) *registrar { return nil }
+// serverRegistry is Kitex's view of a Conn. A program may make any number of them and give each to any number of
+// servers; Kitex tells the servers apart by their registry.Info.
+type serverRegistry struct {
+	conn     *Conn
+	services []string // the names to register; none means Info.ServiceName
+	at       string   // ServerOptionsAt; empty means none
+	err      error    // what was wrong with how it was made; every call returns it
+	fixed    atomic.Pointer[net.Addr]
+	renamed  sync.Once // Kitex's name differs: said once
+}
 
-func (*registrar) close() error { return nil }
+// Registry returns a registry for server.WithRegistry that registers under Info.ServiceName, the name given to
+// server.WithServerBasicInfo. It may be used for any number of servers. Most programs are served better by
+// ServerOptions, which binds the name.
+func (c *Conn) Registry() registry.Registry { return c.newRegistry("") }
 
-func (c *Conn) Registry() registry.Registry { return nil }
+// ServerOptions returns the options that register a Kitex server under each of the services named, all or none of them;
+// put them before your own. The names win over Info.ServiceName. What is wrong with them, or with the Conn, is the
+// error of the server's Run.
+//
+// The address that is published is that of SetFixedAddress, of ServerOptionsAt, of WithAdvertiseAddr, of the environment
+// variables KITEX_IP_TO_REGISTRY and KITEX_PORT_TO_REGISTRY, or the listener's: the first that is set. The last four are
+// shared by the servers of a Conn or a process; two that would publish the same host and port are an error of the second.
+func (c *Conn) ServerOptions(services ...string) []server.Option {
+	return serverOptions(c.newRegistry("", services...), services)
+}
 
-func (c *Conn) ServerOptions(services ...string) []server.Option { return nil }
+// ServerOptionsAt is ServerOptions that publishes addr, host:port or a host alone with the listener's port, for a server
+// that others reach at another address than it listens on.
+func (c *Conn) ServerOptionsAt(addr string, services ...string) []server.Option {
+	r := c.newRegistry(addr, services...)
+	if _, _, err := parseAdvertiseAddr(addr); err != nil && r.err == nil {
+		r.err = fmt.Errorf("etcd: ServerOptionsAt(%q): %w", addr, err)
+	}
+	return serverOptions(r, services)
+}
+
+func serverOptions(r *serverRegistry, services []string) []server.Option {
+	if len(services) == 0 {
+		if r.err == nil {
+			r.err = errors.New("etcd: ServerOptions was given no service name; name the services as in their IDL")
+		}
+		return []server.Option{server.WithRegistry(r)}
+	}
+	return []server.Option{
+		// Without a name of its own a server is nameless in traces and logs.
+		server.WithServerBasicInfo(&rpcinfo.EndpointBasicInfo{ServiceName: services[0]}),
+		server.WithRegistry(r),
+	}
+}
+
+func (c *Conn) newRegistry(at string, services ...string) *serverRegistry {
+	r := &serverRegistry{conn: c, at: at, services: slices.Clone(services)}
+	if c == nil {
+		r.err = errNilConn
+		return r
+	}
+	if len(services) > maxTxnOps {
+		r.err = fmt.Errorf("etcd: a server of %d services cannot be registered; etcd writes at most %d at once", len(services), maxTxnOps)
+	}
+	for i, s := range services {
+		if err := checkService(s); err != nil {
+			r.err = err
+		} else if slices.Contains(services[:i], s) {
+			r.err = fmt.Errorf("etcd: service %q is named twice", s)
+		}
+	}
+	return r
+}
+
+// SetFixedAddress makes r, a registry of this package, publish address for every server that is registered with it from
+// now on; nil ends that. It panics when r is no registry of this package, which is a mistake in the program.
+func SetFixedAddress(r registry.Registry, address net.Addr) {
+	sr, ok := r.(*serverRegistry)
+	if !ok {
+		panic(fmt.Sprintf("etcd: SetFixedAddress was given a %T; give it what NewEtcdRegistry or Conn.Registry returned", r))
+	}
+	if address == nil {
+		sr.fixed.Store(nil)
+		return
+	}
+	sr.fixed.Store(&address)
+}
+
+// Register puts the server's records into etcd and keeps them there until Deregister or Close. It returns within 3 s,
+// with an error when etcd did not take them; with WithBackgroundRegister it returns nil when etcd has not answered
+// within 500 ms and goes on in the background.
+func (r *serverRegistry) Register(info *registry.Info) error {
+	if err := r.usable(info); err != nil {
+		return err
+	}
+	records, err := r.records(info)
+	if err != nil {
+		return err
+	}
+	if len(r.services) > 0 && info.ServiceName != "" && !slices.Contains(r.services, info.ServiceName) {
+		r.renamed.Do(func() {
+			klog.Warnf("etcd: the server calls itself %q and is registered as %q, as its options say", info.ServiceName, r.services)
+		})
+	}
+	c := newCall(registerTimeout)
+	if err := r.conn.registrar.post(&request{call: c, info: info, records: records}); err != nil {
+		return err
+	}
+	var background <-chan time.Time
+	if r.conn.cfg.BackgroundRegister {
+		background = time.After(backgroundTimeout)
+	}
+	select {
+	case err := <-c.done:
+		return err
+	case <-r.conn.closing.Done():
+		return ErrClosed
+	case <-background:
+		if c.abandon() {
+			return nil
+		}
+		return <-c.done
+	}
+}
+
+// Deregister removes the server's records, unless another process has taken over their keys, and waits the drain delay
+// so that clients have stopped using the server when its listener closes. It returns nil when there is nothing to
+// remove, and an error within 3 s when etcd could not be reached: the records end with the lease then.
+func (r *serverRegistry) Deregister(info *registry.Info) error {
+	if err := r.usable(info); err != nil {
+		return err
+	}
+	// Only a caller that hands in another Info than it registered needs the records; its errors are then Register's.
+	records, _ := r.records(info)
+	c := newCall(deregisterTimeout)
+	if err := r.conn.registrar.post(&request{call: c, info: info, records: records, remove: true}); err != nil {
+		return err
+	}
+	return <-c.done
+}
+
+func (r *serverRegistry) usable(info *registry.Info) error {
+	switch {
+	case r.err != nil:
+		return r.err
+	case r.conn.closing.Err() != nil:
+		return ErrClosed
+	case info == nil:
+		return errors.New("etcd: the registry.Info is nil")
+	}
+	return nil
+}
+
+// records computes what etcd is to hold for a server.
+func (r *serverRegistry) records(info *registry.Info) ([]*entry, error) {
+	services := r.services
+	if len(services) == 0 {
+		if err := checkService(info.ServiceName); err != nil {
+			return nil, err
+		}
+		services = []string{info.ServiceName}
+	}
+	var fixed net.Addr
+	if p := r.fixed.Load(); p != nil {
+		fixed = *p
+	}
+	network, addr, err := publishedAddr(fixed, r.at, r.conn.cfg.AdvertiseAddr, info.Addr)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: register %q: %w", services, err)
+	}
+	weight := info.Weight
+	if weight <= 0 {
+		weight = r.conn.cfg.DefaultWeight
+	}
+	value, err := encodeRecord(record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
+	if err != nil {
+		return nil, err
+	}
+	records := make([]*entry, len(services))
+	for i, s := range services {
+		records[i] = &entry{service: s, key: recordKey(r.conn.cfg.Prefix, s, addr), value: value}
+	}
+	return records, nil
+}

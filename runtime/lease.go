@@ -1,0 +1,223 @@
+package etcd
+
+import (
+	"context"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// reopenDelay is the pause before a broken keepalive stream is opened again, unless a new connection ends it.
+	reopenDelay = time.Second
+	// minPatience is the least time that etcd is given to answer a renewal.
+	minPatience = time.Second
+)
+
+// grant gets a new lease.
+func (r *registrar) grant(ctx context.Context, cli *clientv3.Client) error {
+	ctx, cancel := r.rpcContext(ctx)
+	defer cancel()
+	resp, err := cli.Grant(ctx, int64(r.conn.cfg.LeaseTTL/time.Second))
+	if err != nil {
+		return err
+	}
+	r.lease = resp.ID
+	r.leases[resp.ID] = struct{}{}
+	r.ttl = time.Duration(resp.TTL) * time.Second // etcd raises one that is too short for its elections
+	r.observeAt = time.Now().Add(jitter(r.conn.cfg.Retry.ObserveDelay))
+	return nil
+}
+
+// leaseLost notes that the lease is gone, and all that stood under it.
+func (r *registrar) leaseLost(cause error) {
+	r.lease = 0
+	r.retryAt = time.Time{}
+	// Watches begin anew with the records: a rebuilt etcd counts its revisions from 1 and would long send nothing.
+	for _, w := range r.watches {
+		w.stop()
+	}
+	for e := range r.removing {
+		r.removed(e, false)
+	}
+	if len(r.regs) == 0 {
+		return
+	}
+	klog.Warnf("etcd: the lease of the registrations at %s is gone; they are restored: %v", r.conn.link.target(), cause)
+	r.conn.events.send(Event{Type: EventLeaseLost, Err: cause})
+	for _, reg := range r.regs {
+		if _, ok := r.pending[reg]; ok {
+			continue
+		}
+		for _, e := range reg.entries {
+			r.lost[e] = struct{}{}
+		}
+	}
+}
+
+// revoke ends the lease. If etcd cannot be reached it ends by itself.
+func (r *registrar) revoke(ctx context.Context) {
+	id := r.lease
+	r.lease = 0
+	r.keep()
+	cli := r.conn.link.current()
+	if cli == nil {
+		return
+	}
+	ctx, cancel := r.rpcContext(ctx)
+	defer cancel()
+	if _, err := cli.Revoke(ctx, id); err != nil {
+		klog.Warnf("etcd: the lease at %s could not be revoked, it ends in %v: %v", r.conn.link.target(), r.ttl, err)
+	}
+}
+
+// keep starts, changes or stops the keeper, as the lease and the records want it.
+func (r *registrar) keep() {
+	switch {
+	case r.lease != 0 && len(r.regs)+len(r.draining) > 0:
+		r.keeper.start(r, r.lease)
+	case r.dirty() && r.lastErr != nil:
+		// There is no lease to keep, but it is the keeper who notices that etcd answers again.
+		r.keeper.start(r, 0)
+	default:
+		r.keeper.stop()
+	}
+}
+
+// answered takes what the keeper heard from etcd.
+func (r *registrar) answered(a answer) {
+	if a.id != r.keeper.id {
+		return // from the keeper before
+	}
+	if a.id != 0 && a.id == r.lease && a.ttl <= 0 {
+		r.leaseLost(errLeaseGone)
+		return
+	}
+	if a.first {
+		r.observeAt = time.Now().Add(jitter(recheckDelay / 2))
+		if unanswered(r.lastErr) {
+			r.retryAt = time.Time{}
+		}
+	}
+}
+
+// answer is etcd's answer to a keepalive.
+type answer struct {
+	id    clientv3.LeaseID
+	ttl   int64 // seconds; 0: there is no such lease
+	first bool  // the first on a new stream
+}
+
+// keeper asks etcd to keep a lease alive, on a goroutine and one long stream: every new stream would authenticate anew.
+// The zero value is stopped.
+type keeper struct {
+	id     clientv3.LeaseID
+	cancel context.CancelFunc // nil: stopped
+}
+
+// start keeps the lease id alive, if it does not yet. With id 0 it renews nothing and only tells when etcd answers.
+func (k *keeper) start(r *registrar, id clientv3.LeaseID) {
+	if k.cancel != nil && k.id == id {
+		return
+	}
+	k.stop()
+	ctx, cancel := context.WithCancel(r.conn.running)
+	s := leaseStream{link: r.conn.link, id: id, interval: r.ttl / 3, answers: r.answers}
+	if !r.conn.start(func(context.Context) { s.run(ctx) }) {
+		cancel()
+		return
+	}
+	k.id, k.cancel = id, cancel
+}
+
+func (k *keeper) stop() {
+	if k.cancel != nil {
+		k.cancel()
+		k.cancel = nil
+	}
+}
+
+// leaseStream is the keeper's goroutine.
+type leaseStream struct {
+	link     *link
+	id       clientv3.LeaseID
+	interval time.Duration
+	answers  chan<- answer
+	silent   bool // nobody answers, and that was said
+}
+
+// run keeps a stream open until ctx ends.
+func (s *leaseStream) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		up := s.link.nextUp()
+		answered, err := s.stream(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		if answered && !unanswered(err) {
+			continue // the stream's token expired, say: the next one has a new one
+		}
+		if !s.silent {
+			s.silent = true
+			klog.Warnf("etcd: no answer from %s, registrations cannot be kept alive, trying on: %v", s.link.target(), err)
+		}
+		delay := reopenDelay
+		if refused(err) {
+			delay = s.link.cfg.Retry.RetryDelay
+		}
+		pause, cancel := context.WithTimeout(ctx, jitter(delay))
+		select {
+		case <-up:
+			// The processes that lost an etcd get it back at the same time. They must not all ask at once.
+			sleep(ctx, randomUpTo(min(reopenDelay, s.interval)))
+		case <-pause.Done():
+		}
+		cancel()
+	}
+}
+
+// stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an answer (a third until the renewal
+// and the rest for etcd to answer) means a connection that takes everything and delivers nothing: the sockets are closed,
+// which gRPC notices at once.
+func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
+	cli, err := s.link.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	patience := max(s.interval/2, minPatience)
+	silence := time.AfterFunc(patience, func() {
+		cancel()
+		s.link.reset()
+	})
+	defer silence.Stop()
+	stream, err := pb.NewLeaseClient(cli.ActiveConnection()).LeaseKeepAlive(clientv3.WithRequireLeader(ctx))
+	if err != nil {
+		return false, err
+	}
+	for ; ; answered = true {
+		// An error of Send is EOF; Recv tells the reason.
+		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(s.id)})
+		resp, err := stream.Recv()
+		if err != nil {
+			return answered, err
+		}
+		silence.Stop()
+		if s.silent {
+			s.silent = false
+			klog.Infof("etcd: %s answers again", s.link.target())
+		}
+		select {
+		case s.answers <- answer{s.id, resp.TTL, !answered}:
+		case <-ctx.Done():
+			return true, ctx.Err()
+		}
+		if !sleep(ctx, s.interval) {
+			return true, ctx.Err()
+		}
+		silence.Reset(patience)
+	}
+}

@@ -1,0 +1,529 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/registry"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+const (
+	// rpcTimeout bounds one request of the registrar to etcd.
+	rpcTimeout = 2 * time.Second
+	// callRetryDelay is the pause between two attempts while a Register or Deregister waits for the outcome.
+	callRetryDelay = 200 * time.Millisecond
+	// recheckDelay is, at most, how long after a reconnection the records are checked.
+	recheckDelay = time.Second
+	// shutdownTimeout bounds the removal of the records by Close.
+	shutdownTimeout = 2 * time.Second
+)
+
+// registrar keeps in etcd what the servers of a Conn registered. One goroutine, run, owns the lease and every record;
+// Register and Deregister post requests to it and wait. It works towards a wanted state: a request, a loss or a failure
+// changes which records are pending, lost or to be removed, and reconcile makes etcd follow.
+//
+//	           grant                    etcd says that it is gone (keepalive, write, check)
+//	(no lease) ─────> held ─────────────────────────────> (no lease, all records lost) ──grant──> held
+//	     ^              │ last record removed and drained
+//	     └───revoke─────┘
+//
+//	          write            deleted by others; lease gone
+//	pending ────────> standing ──────────────────────────> lost ──write if missing──> standing
+//	   │                │   another process wrote it           │ another process wrote it
+//	   │                └─────────────> taken <────────────────┘   taken ──missing at a check──> lost
+//	   │ Deregister, from any of them
+//	   └──> removing ──delete if ours──> draining ──> gone
+//
+// A lease is not lost because nobody answers: its keeper asks until etcd says whether it lives. Nothing is written
+// meanwhile, so an outage costs no attempts, however long it is.
+type registrar struct {
+	conn *Conn
+
+	mu      sync.Mutex
+	inbox   []*request
+	started bool // the first Register starts run
+	ended   bool // run takes no more requests
+
+	wake chan struct{} // holds a token when the inbox has something
+	done chan struct{} // closed when run has returned
+	err  error         // what Close returns; readable once done is closed
+
+	answers chan answer     // from the keeper
+	news    chan recordNews // from the watches
+
+	// All below is run's own.
+
+	lease  clientv3.LeaseID              // 0: none
+	ttl    time.Duration                 // of the last lease, or what will be asked for
+	leases map[clientv3.LeaseID]struct{} // every lease this Conn ever had: what stands under one of them is ours
+	keeper keeper
+
+	regs     map[*registry.Info]*registration // what servers want to stand
+	refused  map[*registry.Info]struct{}      // failed to register: Kitex deregisters them nevertheless
+	entries  map[string]*entry                // by key: all records wanted or to be removed
+	pending  map[*registration]struct{}
+	lost     map[*entry]struct{}
+	removing map[*entry]struct{}
+	draining map[*registration]struct{}
+	waiting  map[*registration]struct{} // somebody waits for call
+	watches  map[string]*watch          // by service
+
+	retryAt   time.Time // not before this is etcd tried again
+	lastErr   error     // of the last reconcile; nil when it succeeded
+	failures  uint      // of the current repair
+	observeAt time.Time // when the records are checked next
+}
+
+// registration is what one Register asked for.
+type registration struct {
+	info    *registry.Info
+	listen  string // info.Addr when it was registered
+	entries []*entry
+	call    *call // who waits for the current step; nil when nobody does
+
+	left     int       // entries that are still to be removed
+	deleted  bool      // one of them was there
+	drainEnd time.Time // when clients have seen the removal
+}
+
+// entry is one record.
+type entry struct {
+	service, key, value string
+	reg                 *registration // nil for a stray, to be removed
+	sent                bool          // a write was sent: it may stand even if no answer came
+	rev                 int64         // revision of our last write
+	taken               bool          // another process's record stands at the key
+	watched             bool          // counted in its service's watch
+}
+
+// request is a Register, or a Deregister when remove is set.
+type request struct {
+	call    *call
+	info    *registry.Info
+	records []*entry
+	remove  bool
+}
+
+// call is somebody who waits for the outcome of a request.
+type call struct {
+	deadline time.Time
+	settled  atomic.Bool
+	done     chan error // has room for the outcome
+}
+
+func newCall(timeout time.Duration) *call {
+	return &call{deadline: time.Now().Add(timeout), done: make(chan error, 1)}
+}
+
+// settle tells the outcome; false means that nobody waits any more.
+func (c *call) settle(err error) bool {
+	if c == nil || c.settled.Swap(true) {
+		return false
+	}
+	c.done <- err
+	return true
+}
+
+// abandon stops waiting; false means that the outcome is there.
+func (c *call) abandon() bool { return !c.settled.Swap(true) }
+
+func newRegistrar(c *Conn) *registrar {
+	return &registrar{
+		conn:     c,
+		ttl:      c.cfg.LeaseTTL,
+		wake:     make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		answers:  make(chan answer),
+		news:     make(chan recordNews),
+		leases:   make(map[clientv3.LeaseID]struct{}),
+		regs:     make(map[*registry.Info]*registration),
+		refused:  make(map[*registry.Info]struct{}),
+		entries:  make(map[string]*entry),
+		pending:  make(map[*registration]struct{}),
+		lost:     make(map[*entry]struct{}),
+		removing: make(map[*entry]struct{}),
+		draining: make(map[*registration]struct{}),
+		waiting:  make(map[*registration]struct{}),
+		watches:  make(map[string]*watch),
+	}
+}
+
+// post hands a request to run, which settles its call.
+func (r *registrar) post(req *request) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return ErrClosed
+	}
+	if !r.started {
+		if req.remove {
+			req.call.settle(nil) // nothing was ever registered
+			return nil
+		}
+		if !r.conn.start(r.run) {
+			return ErrClosed
+		}
+		r.started = true
+	}
+	r.inbox = append(r.inbox, req)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// close waits for run, which c.closing ends, to remove what stands.
+func (r *registrar) close() error {
+	r.mu.Lock()
+	started := r.started
+	r.ended = r.ended || !started
+	r.mu.Unlock()
+	if !started {
+		return nil
+	}
+	<-r.done
+	return r.err
+}
+
+func (r *registrar) run(running context.Context) {
+	defer close(r.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-r.conn.closing.Done():
+			r.err = r.shutdown(running)
+			return
+		case <-r.wake:
+			r.takeRequests()
+		case a := <-r.answers:
+			r.answered(a)
+		case n := <-r.news:
+			r.noticed(n)
+		case <-timer.C:
+		}
+		r.expireCalls()
+		if r.dirty() && !time.Now().Before(r.retryAt) {
+			r.reconcile()
+		}
+		r.finishDrained(r.conn.closing)
+		if r.observing() && !time.Now().Before(r.observeAt) {
+			r.observe()
+		}
+		r.keep()
+		timer.Reset(time.Until(r.nextTime()))
+	}
+}
+
+// dirty says whether etcd differs from what is wanted.
+func (r *registrar) dirty() bool { return len(r.pending)+len(r.lost)+len(r.removing) > 0 }
+
+// observing says whether there is something to check.
+func (r *registrar) observing() bool { return r.lease != 0 && len(r.entries) > 0 }
+
+// nextTime is when run has something to do, if nothing happens before.
+func (r *registrar) nextTime() time.Time {
+	next := time.Now().Add(time.Hour)
+	sooner := func(t time.Time) {
+		if t.Before(next) {
+			next = t
+		}
+	}
+	if r.dirty() {
+		sooner(r.retryAt)
+	}
+	if r.observing() {
+		sooner(r.observeAt)
+	}
+	for reg := range r.waiting {
+		sooner(reg.call.deadline)
+	}
+	for reg := range r.draining {
+		sooner(reg.drainEnd)
+	}
+	return next
+}
+
+func (r *registrar) takeRequests() {
+	r.mu.Lock()
+	inbox := r.inbox
+	r.inbox = nil
+	r.mu.Unlock()
+	for _, req := range inbox {
+		if req.remove {
+			r.deregister(req)
+		} else {
+			r.register(req)
+		}
+	}
+}
+
+// register makes a request's records wanted.
+func (r *registrar) register(req *request) {
+	reg := r.regs[req.info]
+	if reg != nil && !sameKeys(reg.entries, req.records) {
+		req.call.settle(fmt.Errorf("etcd: the registry.Info of %s was registered before and now stands for %s; give each server an Info of its own, and deregister before you change one", reg.entries[0].key, req.records[0].key))
+		return
+	}
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil && old.reg != nil && old.reg != reg && r.regs[old.reg.info] == old.reg {
+			r.refused[req.info] = struct{}{}
+			req.call.settle(fmt.Errorf("etcd: register %s: another server of this process is registered there; publish an address of its own for each with ServerOptionsAt", e.key))
+			return
+		}
+	}
+	if reg == nil {
+		reg = &registration{info: req.info}
+	}
+	reg.call.settle(errors.New("etcd: a later Register of the same server overtook this one"))
+	reg.call, reg.listen = req.call, addrString(req.info)
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil {
+			r.forget(old) // a removal that is overtaken, or the same record anew
+			e.sent, e.rev = old.sent, old.rev
+		}
+		e.reg = reg
+		r.entries[e.key] = e
+	}
+	reg.entries = req.records
+	r.regs[req.info] = reg
+	delete(r.refused, req.info)
+	r.pending[reg], r.waiting[reg] = struct{}{}, struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// deregister makes a registration unwanted. Its records are deleted if they may stand and are ours.
+func (r *registrar) deregister(req *request) {
+	_, refused := r.refused[req.info]
+	delete(r.refused, req.info)
+	reg := r.regs[req.info]
+	if reg == nil && !refused {
+		reg = r.equalRegistration(req)
+	}
+	if reg == nil {
+		req.call.settle(nil)
+		return
+	}
+	r.unwant(reg, req.call)
+}
+
+// equalRegistration finds what was registered with another Info of the same content. The listen address must agree: a
+// second server that publishes the same address was refused, and must not take the first one's records away.
+func (r *registrar) equalRegistration(req *request) *registration {
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil && old.reg != nil && r.regs[old.reg.info] == old.reg &&
+			old.reg.listen == addrString(req.info) && sameKeys(old.reg.entries, req.records) {
+			return old.reg
+		}
+	}
+	return nil
+}
+
+// unwant begins the removal of a registration, for c to wait for; c may be nil.
+func (r *registrar) unwant(reg *registration, c *call) {
+	delete(r.regs, reg.info)
+	delete(r.pending, reg)
+	delete(r.waiting, reg)
+	reg.call.settle(errors.New("etcd: deregistered before it was registered"))
+	reg.call = c
+	for _, e := range reg.entries {
+		if e.taken || !e.sent {
+			r.forget(e)
+			continue
+		}
+		delete(r.lost, e)
+		r.removing[e] = struct{}{}
+		reg.left++
+	}
+	if c != nil {
+		r.waiting[reg] = struct{}{}
+	}
+	if reg.left == 0 {
+		r.drain(reg)
+	}
+	r.retryAt = time.Time{}
+}
+
+// forget drops an entry; a removal's caller is told that it is done.
+func (r *registrar) forget(e *entry) {
+	if r.entries[e.key] == e {
+		delete(r.entries, e.key)
+	}
+	delete(r.lost, e)
+	r.unwatch(e)
+	if _, ok := r.removing[e]; ok {
+		delete(r.removing, e)
+		if e.reg != nil {
+			if e.reg.left--; e.reg.left == 0 {
+				r.drain(e.reg)
+			}
+		}
+	}
+}
+
+// drain gives clients the time to see that a server is gone. Its caller waits meanwhile.
+func (r *registrar) drain(reg *registration) {
+	delete(r.waiting, reg)
+	if reg.deleted {
+		reg.drainEnd = time.Now().Add(r.conn.cfg.DrainDelay)
+	}
+	r.draining[reg] = struct{}{}
+}
+
+// finishDrained ends the removals whose drain delay is over, and the lease with the last one: until then the living
+// lease tells clients that the server left on purpose.
+func (r *registrar) finishDrained(ctx context.Context) {
+	now := time.Now()
+	var finished []*registration
+	for reg := range r.draining {
+		if !now.Before(reg.drainEnd) {
+			delete(r.draining, reg)
+			finished = append(finished, reg)
+		}
+	}
+	if r.lease != 0 && len(r.entries)+len(r.draining) == 0 {
+		r.revoke(ctx)
+	}
+	for _, reg := range finished {
+		reg.call.settle(nil)
+	}
+}
+
+// expireCalls answers those who have waited long enough.
+func (r *registrar) expireCalls() {
+	now := time.Now()
+	for reg := range r.waiting {
+		if now.Before(reg.call.deadline) {
+			continue
+		}
+		cause := r.lastErr
+		if cause == nil {
+			cause = context.DeadlineExceeded
+		}
+		if _, wanted := r.pending[reg]; wanted {
+			r.fail(reg, fmt.Errorf("etcd: register %s: no success at %s within %v; check that etcd is up and the endpoints are right, or start without it by WithBackgroundRegister: %w",
+				reg.entries[0].key, r.conn.link.target(), registerTimeout, cause))
+			continue
+		}
+		delete(r.waiting, reg)
+		err := fmt.Errorf("etcd: deregister %s: no success at %s within %v; the record ends with its lease, in %v at most: %w",
+			reg.entries[0].key, r.conn.link.target(), deregisterTimeout, r.ttl, cause)
+		klog.Warnf("%v", err)
+		for _, e := range reg.entries {
+			if _, ok := r.removing[e]; ok {
+				r.event(EventDeregistered, e, err)
+			}
+		}
+		reg.call.settle(err)
+	}
+}
+
+// fail ends a Register with err. The registration stays wanted when its caller was told otherwise before.
+func (r *registrar) fail(reg *registration, err error) {
+	delete(r.waiting, reg)
+	if !reg.call.settle(err) || reg.entries[0].rev != 0 {
+		return // nobody was told, or what stands is being updated
+	}
+	r.refused[reg.info] = struct{}{}
+	r.unwant(reg, nil)
+}
+
+// event tells the handler about one record.
+func (r *registrar) event(t EventType, e *entry, err error) {
+	r.conn.events.send(Event{Type: t, Service: e.service, Key: e.key, Err: err})
+}
+
+// shutdown removes everything that stands, on behalf of Close.
+func (r *registrar) shutdown(running context.Context) error {
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.takeRequests()
+	for reg := range r.waiting {
+		if _, wanted := r.pending[reg]; wanted {
+			reg.call.settle(ErrClosed)
+		}
+	}
+	clear(r.waiting) // the time is Close's now
+	for _, reg := range r.regs {
+		r.unwant(reg, nil)
+	}
+	ctx, cancel := context.WithTimeout(running, shutdownTimeout)
+	defer cancel()
+	var err error
+	for len(r.removing) > 0 {
+		if err = r.round(ctx); err != nil && !sleep(ctx, jitter(callRetryDelay)) {
+			break
+		}
+	}
+	for len(r.draining) > 0 {
+		var end time.Time
+		for reg := range r.draining {
+			if reg.drainEnd.After(end) {
+				end = reg.drainEnd
+			}
+		}
+		r.keep()
+		r.drainUntil(running, end)
+		r.finishDrained(running)
+	}
+	r.finishDrained(running) // without records, there may still be a lease
+	r.keeper.stop()
+	for _, w := range r.watches {
+		w.stop()
+	}
+	if len(r.removing) == 0 {
+		return nil
+	}
+	err = fmt.Errorf("etcd: close: %d records could not be removed at %s and end with their lease, in %v at most: %w", len(r.removing), r.conn.link.target(), r.ttl, err)
+	for e := range r.removing {
+		r.event(EventDeregistered, e, err)
+		if e.reg != nil {
+			e.reg.call.settle(err)
+		}
+	}
+	klog.Warnf("%v", err)
+	return err
+}
+
+// drainUntil waits until end and keeps those who send to run from waiting for it.
+func (r *registrar) drainUntil(ctx context.Context, end time.Time) {
+	timer := time.NewTimer(time.Until(end))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-r.answers:
+		case <-r.news:
+		}
+	}
+}
+
+func sameKeys(a, b []*entry) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].key != b[i].key {
+			return false
+		}
+	}
+	return true
+}
+
+func addrString(info *registry.Info) string {
+	if info.Addr == nil {
+		return ""
+	}
+	return info.Addr.String()
+}

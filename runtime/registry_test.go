@@ -1,0 +1,340 @@
+package etcd
+
+import (
+	"errors"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/registry"
+	"github.com/cloudwego/kitex/pkg/utils"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
+)
+
+// patience is how long the tests wait for what must happen; a failure takes that long, a success does not.
+const patience = 20 * time.Second
+
+// journal collects the events of a Conn.
+type journal struct {
+	mu     sync.Mutex
+	events []Event
+	more   chan struct{} // closed and replaced at every event
+}
+
+func newJournal() *journal { return &journal{more: make(chan struct{})} }
+
+func (j *journal) add(ev Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.events = append(j.events, ev)
+	close(j.more)
+	j.more = make(chan struct{})
+}
+
+// count returns how many events of type typ there were.
+func (j *journal) count(typ EventType) int {
+	n, _ := j.look(typ)
+	return n
+}
+
+func (j *journal) look(typ EventType) (n int, more <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, ev := range j.events {
+		if ev.Type == typ {
+			n++
+		}
+	}
+	return n, j.more
+}
+
+// wait waits until there were n events of type typ.
+func (j *journal) wait(t testing.TB, typ EventType, n int) {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		got, more := j.look(typ)
+		if got >= n {
+			return
+		}
+		select {
+		case <-more:
+		case <-deadline:
+			j.mu.Lock()
+			defer j.mu.Unlock()
+			t.Fatalf("%d events %q within %v, want %d; all events: %+v", got, typ, patience, n, j.events)
+		}
+	}
+}
+
+// connectRegistry makes a Conn that is closed with the test. Its repairs are quick; opts override.
+func connectRegistry(t testing.TB, endpoints []string, opts ...Option) (*Conn, *journal) {
+	t.Helper()
+	j := newJournal()
+	opts = append([]Option{
+		WithLeaseTTL(2 * time.Second),
+		WithDrainDelay(0),
+		WithEventHandler(j.add),
+		WithRetry(retry.NewRetryConfig(retry.WithRetryDelay(200*time.Millisecond), retry.WithObserveDelay(time.Second))),
+	}, opts...)
+	c, err := Connect(endpoints, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c, j
+}
+
+// etcdClient is a client beside the Conn under test, closed with the test.
+func etcdClient(t testing.TB, endpoints []string) *clientv3.Client {
+	t.Helper()
+	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
+
+func serverInfo(service, addr string) *registry.Info {
+	return &registry.Info{ServiceName: service, Addr: utils.NewNetAddr("tcp", addr), Weight: 10}
+}
+
+// getKey returns the record at key, nil if there is none.
+func getKey(t testing.TB, cli *clientv3.Client, key string) *mvccpb.KeyValue {
+	t.Helper()
+	resp, err := cli.Get(testContext(t), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(resp.Kvs) == 0 {
+		return nil
+	}
+	return resp.Kvs[0]
+}
+
+func mustRegister(t testing.TB, r registry.Registry, infos ...*registry.Info) {
+	t.Helper()
+	for _, info := range infos {
+		if err := r.Register(info); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func mustDeregister(t testing.TB, r registry.Registry, infos ...*registry.Info) {
+	t.Helper()
+	for _, info := range infos {
+		if err := r.Deregister(info); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func leases(t testing.TB, cli *clientv3.Client) []clientv3.LeaseStatus {
+	t.Helper()
+	resp, err := cli.Leases(testContext(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Leases
+}
+
+func TestRegisterAndDeregister(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, events := connectRegistry(t, cluster.Endpoints())
+	r := conn.Registry()
+	info := serverInfo("Hello", "127.0.0.1:8888")
+	info.Tags = map[string]string{"zone": "a"}
+	mustRegister(t, r, info)
+
+	const key = "kitex/registry-etcd/Hello/127.0.0.1:8888"
+	kv := getKey(t, cli, key)
+	if kv == nil {
+		t.Fatalf("no record at %s", key)
+	}
+	if got, want := string(kv.Value), `{"network":"tcp","address":"127.0.0.1:8888","weight":10,"tags":{"zone":"a"}}`; got != want {
+		t.Errorf("the record is %s, want %s", got, want)
+	}
+	if n := len(leases(t, cli)); n != 1 || kv.Lease == 0 {
+		t.Errorf("%d leases, record under %d; want one lease, and the record under it", n, kv.Lease)
+	}
+	// A second server shares the lease.
+	other := serverInfo("Echo", "127.0.0.1:8889")
+	mustRegister(t, r, other)
+	if n := len(leases(t, cli)); n != 1 {
+		t.Errorf("%d leases for two servers, want 1", n)
+	}
+	mustDeregister(t, r, info)
+	if getKey(t, cli, key) != nil {
+		t.Error("the record stands after Deregister")
+	}
+	if n := len(leases(t, cli)); n != 1 {
+		t.Errorf("%d leases while a server is registered, want 1", n)
+	}
+	mustDeregister(t, r, other)
+	if n := len(leases(t, cli)); n != 0 {
+		t.Errorf("%d leases after the last Deregister, want 0", n)
+	}
+	events.wait(t, EventRegistered, 2)
+	events.wait(t, EventDeregistered, 2)
+}
+
+func TestServerOptionsRegisterUnderEveryName(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, _ := connectRegistry(t, cluster.Endpoints())
+	r := conn.newRegistry("", "Hello", "Echo")
+	info := serverInfo("whatever", "127.0.0.1:8888")
+	mustRegister(t, r, info)
+	for _, service := range []string{"Hello", "Echo"} {
+		if getKey(t, cli, recordKey(DefaultPrefix, service, "127.0.0.1:8888")) == nil {
+			t.Errorf("no record of %s", service)
+		}
+	}
+	mustDeregister(t, r, info)
+	resp, err := cli.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix())
+	if err != nil || resp.Count != 0 {
+		t.Errorf("%d records after Deregister (%v), want none", resp.Count, err)
+	}
+}
+
+func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, _ := connectRegistry(t, cluster.Endpoints(), WithAdvertiseAddr("10.0.0.1:80"))
+	r := conn.Registry()
+	first, second := serverInfo("Hello", "127.0.0.1:1001"), serverInfo("Hello", "127.0.0.1:1002")
+	mustRegister(t, r, first)
+	if err := r.Register(second); err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("Register of a second server returned %v, want an error that names the other", err)
+	}
+	// Kitex deregisters a server that failed to register.
+	mustDeregister(t, r, second)
+	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "10.0.0.1:80")) == nil {
+		t.Error("the second server's Deregister removed the first one's record")
+	}
+	// The same server in another Info may deregister.
+	mustDeregister(t, r, serverInfo("Hello", "127.0.0.1:1001"))
+	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "10.0.0.1:80")) != nil {
+		t.Error("the record stands after Deregister")
+	}
+	mustRegister(t, r, second)
+}
+
+func TestDeregisterOfNothing(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	conn, _ := connectRegistry(t, cluster.Endpoints())
+	r := conn.Registry()
+	info := serverInfo("Hello", "127.0.0.1:8888")
+	mustDeregister(t, r, info)
+	mustRegister(t, r, info)
+	mustDeregister(t, r, info, info, info)
+}
+
+func TestRegisterWhileEtcdIsDown(t *testing.T) {
+	down, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = down.Close() })
+	endpoint := down.Addr().String()
+	info := serverInfo("Hello", "127.0.0.1:8888")
+
+	t.Run("bounded", func(t *testing.T) {
+		conn, _ := connectRegistry(t, []string{endpoint})
+		r := conn.Registry()
+		begin := time.Now()
+		err := r.Register(info)
+		if err == nil || !strings.Contains(err.Error(), endpoint) {
+			t.Errorf("Register returned %v, want an error that names %s", err, endpoint)
+		}
+		if d := time.Since(begin); d > 2*registerTimeout {
+			t.Errorf("Register took %v", d)
+		}
+		mustDeregister(t, r, info)
+	})
+	t.Run("ended by Close", func(t *testing.T) {
+		conn, _ := connectRegistry(t, []string{endpoint})
+		done := make(chan error)
+		go func() { done <- conn.Registry().Register(info) }()
+		for started := false; !started; {
+			conn.registrar.mu.Lock()
+			started = conn.registrar.started
+			conn.registrar.mu.Unlock()
+		}
+		_ = conn.Close()
+		if err := <-done; !errors.Is(err, ErrClosed) {
+			t.Errorf("Register returned %v, want ErrClosed", err)
+		}
+	})
+	t.Run("in the background", func(t *testing.T) {
+		conn, _ := connectRegistry(t, []string{endpoint}, WithBackgroundRegister())
+		r := conn.Registry()
+		mustRegister(t, r, info)
+		mustDeregister(t, r, info)
+	})
+}
+
+func TestBackgroundRegisterRegistersWhenEtcdIsBack(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cluster.Stop()
+	conn, events := connectRegistry(t, cluster.Endpoints(), WithBackgroundRegister())
+	info := serverInfo("Hello", "127.0.0.1:8888")
+	mustRegister(t, conn.Registry(), info)
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(t, EventRegistered, 1)
+	if getKey(t, etcdClient(t, cluster.Endpoints()), recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
+		t.Error("no record")
+	}
+}
+
+func TestCloseRemovesWhatStands(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, _ := connectRegistry(t, cluster.Endpoints())
+	r := conn.Registry()
+	info := serverInfo("Hello", "127.0.0.1:8888")
+	mustRegister(t, r, info)
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) != nil {
+		t.Error("the record stands after Close")
+	}
+	if n := len(leases(t, cli)); n != 0 {
+		t.Errorf("%d leases after Close, want 0", n)
+	}
+	for what, err := range map[string]error{"Register": r.Register(info), "Deregister": r.Deregister(info), "Registry": conn.Registry().Register(info)} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("%s on a closed Conn returned %v, want ErrClosed", what, err)
+		}
+	}
+}
+
+func TestRegistryOfNilConn(t *testing.T) {
+	var conn *Conn
+	for _, r := range []registry.Registry{conn.Registry(), conn.newRegistry("", "Hello")} {
+		if err := r.Register(serverInfo("Hello", "127.0.0.1:1")); !errors.Is(err, errNilConn) {
+			t.Errorf("Register returned %v, want errNilConn", err)
+		}
+		if err := r.Deregister(serverInfo("Hello", "127.0.0.1:1")); !errors.Is(err, errNilConn) {
+			t.Errorf("Deregister returned %v, want errNilConn", err)
+		}
+	}
+	if len(conn.ServerOptions("Hello")) == 0 || len(conn.ServerOptionsAt("10.0.0.1:1", "Hello")) == 0 {
+		t.Error("a nil Conn gives no options: nothing would say that it is nil")
+	}
+}
+
+func init() { klog.SetLevel(klog.LevelFatal) }
