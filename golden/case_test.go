@@ -23,9 +23,12 @@ const module = "github.com/kitex-contrib/kitex-etcd"
 //	kitex-etcd-gen FLAGS DIR   the call of our command; without flags and directory when the line is absent
 //	at the module's root       run where go.mod is, not in a subdirectory of the module
 //	command only: DIR          a service that stock Kitex gives no file, because templates see those of the main IDL only
-//	does not compile: WHY      Kitex's own output does not, for this reason; the tree is not committed
+//	template only: DIR         where stock Kitex puts the file in error
+//	refused                    our command refuses, with the message in refused.txt
+//	template refused           so does Kitex with our template, with the message in template-refused.txt
+//	does not compile: WHY      Kitex's own output does not, for this reason
 //
-// refused.txt holds what our command answers when it refuses, and template-refused.txt what Kitex answers with our template.
+// The tree of a case that is refused or does not compile is not committed.
 type testCase struct {
 	name            string
 	about           string
@@ -33,12 +36,19 @@ type testCase struct {
 	gen             []string
 	atRoot          bool
 	commandOnly     []string
+	templateOnly    []string
 	uncompilable    string
-	refused         string
-	templateRefused string
+	refused         bool
+	templateRefused bool
 }
 
-func (c testCase) dir() string { return c.name }
+const (
+	refusedFile         = "refused.txt"
+	templateRefusedFile = "template-refused.txt"
+)
+
+// hasTree reports whether what Kitex and our command write for the case is committed.
+func (c testCase) hasTree() bool { return !c.refused && c.uncompilable == "" }
 
 // allCases reads every case of this directory.
 func allCases(t testing.TB) []testCase {
@@ -57,9 +67,7 @@ func allCases(t testing.TB) []testCase {
 func readCase(t testing.TB, name string) testCase {
 	t.Helper()
 	c := testCase{name: name}
-	c.refused = readOptional(t, filepath.Join(name, "refused.txt"))
-	c.templateRefused = readOptional(t, filepath.Join(name, "template-refused.txt"))
-	for line := range strings.Lines(readOptional(t, filepath.Join(name, "case.txt"))) {
+	for line := range strings.Lines(readFile(t, filepath.Join(name, "case.txt"))) {
 		line = strings.TrimSpace(line)
 		words := strings.Fields(line)
 		switch {
@@ -74,6 +82,12 @@ func readCase(t testing.TB, name string) testCase {
 			c.atRoot = true
 		case strings.HasPrefix(line, "command only: "):
 			c.commandOnly = append(c.commandOnly, words[2])
+		case strings.HasPrefix(line, "template only: "):
+			c.templateOnly = append(c.templateOnly, words[2])
+		case line == "refused":
+			c.refused = true
+		case line == "template refused":
+			c.templateRefused = true
 		case strings.HasPrefix(line, "does not compile: "):
 			c.uncompilable = strings.TrimPrefix(line, "does not compile: ")
 		default:
@@ -86,10 +100,10 @@ func readCase(t testing.TB, name string) testCase {
 	return c
 }
 
-func readOptional(t testing.TB, path string) string {
+func readFile(t testing.TB, path string) string {
 	t.Helper()
 	data, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		t.Fatal(err)
 	}
 	return string(data)
@@ -105,7 +119,7 @@ func (c testCase) copyIDL(t testing.TB) string {
 		modDir, modPath = dir, module+"/golden/"+c.name
 	}
 	write(t, filepath.Join(modDir, "go.mod"), []byte("module "+modPath+"\n"))
-	for name, data := range readTree(t, c.dir(), isIDL) {
+	for name, data := range readTree(t, c.name, isIDL) {
 		write(t, filepath.Join(dir, name), data)
 	}
 	return dir

@@ -1,0 +1,17 @@
+namespace go api
+
+struct Request {
+    1: string message
+}
+
+struct Response {
+    1: string message
+}
+
+service Hello {
+    Response echo(1: Request req)
+}
+
+service hello {
+    Response greet(1: Request req)
+}
