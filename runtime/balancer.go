@@ -76,8 +76,7 @@ func (b *balancing) pusher(cache lbcache.Options) (p *pushBalancer, id string) {
 	b.lastID++
 	every := intervals{cache.RefreshInterval, cache.ExpireInterval}
 	if p = b.pushers[every]; p == nil {
-		p = newPushBalancer(b.dir)
-		lbcache.NewBalancerFactory(b.dir.resolver, p, cache)
+		p = newPushBalancer(b.dir, cache)
 		b.pushers[every] = p
 	}
 	return p, strconv.Itoa(b.lastID)

@@ -19,6 +19,7 @@ type timing struct {
 	probe      time.Duration // how long a request may take that is answered by the member alone
 	check      time.Duration // between two checks of a quiet watch
 	recheck    time.Duration // until a check that did not match is repeated
+	settle     time.Duration // until Kitex's cache hears of a change; twice that at most
 	idle       time.Duration // how long an unused service keeps its watch
 	wake       time.Duration // how long the first use of an idle service waits for etcd
 	minBackoff time.Duration // after a first failure
@@ -32,6 +33,7 @@ var defaultTiming = timing{
 	probe:      500 * time.Millisecond,
 	check:      30 * time.Second,
 	recheck:    time.Second,
+	settle:     2 * time.Second,
 	idle:       3 * time.Minute,
 	wake:       300 * time.Millisecond,
 	minBackoff: 50 * time.Millisecond,
@@ -99,6 +101,7 @@ type service struct {
 	prefix string // of its keys
 
 	latest  atomic.Pointer[snapshot] // never nil
+	settled atomic.Pointer[snapshot] // what Kitex's cache is told; nil until the first
 	synced  atomic.Int64             // when etcd last confirmed it, in Unix nanoseconds
 	used    atomic.Bool              // set by every use, cleared by the watcher
 	readers atomic.Int32             // who watch it

@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -11,6 +12,8 @@ import (
 	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/loadbalance/lbcache"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
 )
 
 // pushBalancer stands between Kitex and the balancers that clients chose. When a service changes it has them build their
@@ -19,20 +22,56 @@ type pushBalancer struct {
 	dir      *directory
 	standard loadbalance.Loadbalancer // of the clients that chose none
 
-	keys atomic.Pointer[map[string]*pickerKey] // by CacheKey; replaced, never changed: reading it takes no lock
+	factory *lbcache.BalancerFactory // Kitex's cache in front of it
+	prefix  string                   // of the CacheKeys that Kitex makes of target descriptions
+
+	keys atomic.Pointer[map[string]*pickerKey] // by description; replaced, never changed: reading it takes no lock
 
 	mu  sync.Mutex                          // guards own, and keys against two replacements at once
 	own map[string]loadbalance.Loadbalancer // by id, what clients chose
 }
 
-func newPushBalancer(d *directory) *pushBalancer {
+func newPushBalancer(d *directory, cache lbcache.Options) *pushBalancer {
 	p := &pushBalancer{
 		dir:      d,
 		standard: loadbalance.NewWeightedBalancer(),
+		prefix:   d.resolver.Name() + ":",
 		own:      make(map[string]loadbalance.Loadbalancer),
 	}
 	p.keys.Store(&map[string]*pickerKey{})
+	p.factory = lbcache.NewBalancerFactory(settledResolver{d.resolver, p}, p, cache)
 	return p
+}
+
+// settledResolver is what Kitex's cache asks. The pickers have the newest instances already; what Kitex does besides
+// when one has gone, the closing of its connections above all, cuts off calls on multiplexed connections as long as the
+// server has not announced its end. So the cache hears of changes when they have settled.
+type settledResolver struct {
+	*resolver
+	push *pushBalancer
+}
+
+func (r settledResolver) Resolve(ctx context.Context, desc string) (discovery.Result, error) {
+	res, err := r.resolver.Resolve(ctx, desc)
+	if k := (*r.push.keys.Load())[desc]; k != nil && err == nil {
+		if settled := k.service.settled.Load(); settled != nil {
+			res.Instances = settled.instances
+		}
+	}
+	return res, err
+}
+
+// refresh has Kitex's cache take over what has settled, as its ticker does, and run its hooks.
+func (k *pickerKey) refresh() {
+	target := rpcinfo.NewEndpointInfo(k.service.name, "", nil, nil)
+	if k.balancer != "" {
+		target = rpcinfo.NewEndpointInfo(k.service.name, "", nil, map[string]string{balancerTag: k.desc})
+	}
+	k.guard(func() {
+		if b, err := k.push.factory.Get(context.Background(), target); err == nil {
+			b.Refresh()
+		}
+	})
 }
 
 // adopt takes a client's own balancer.
@@ -60,8 +99,12 @@ func (p *pushBalancer) Name() string { return "kitex-etcd" }
 // GetPicker has the client's balancer pick from the instances as they are now.
 func (p *pushBalancer) GetPicker(res discovery.Result) loadbalance.Picker {
 	for {
-		k := p.key(res.CacheKey)
-		if k == nil {
+		desc, ok := strings.CutPrefix(res.CacheKey, p.prefix)
+		if !ok {
+			return p.standard.GetPicker(res)
+		}
+		k, err := p.key(desc)
+		if err != nil {
 			return p.standard.GetPicker(res)
 		}
 		res.Instances = k.service.use().instances
@@ -74,56 +117,56 @@ func (p *pushBalancer) GetPicker(res discovery.Result) loadbalance.Picker {
 
 // Rebalance is Kitex's refresh, which comes after the push.
 func (p *pushBalancer) Rebalance(ch discovery.Change) {
-	if k := (*p.keys.Load())[ch.Result.CacheKey]; k != nil {
+	if k := p.find(ch); k != nil {
 		k.build()
 	}
 }
 
 // Delete is Kitex's expiry of a service that the client no longer calls.
 func (p *pushBalancer) Delete(ch discovery.Change) {
-	if k := (*p.keys.Load())[ch.Result.CacheKey]; k != nil {
+	if k := p.find(ch); k != nil {
 		p.retire(k)
 	}
 }
 
-// key returns the ready entry of a CacheKey, made when it is new; nil for a key that is not of this Conn.
-func (p *pushBalancer) key(cacheKey string) *pickerKey {
+func (p *pushBalancer) find(ch discovery.Change) *pickerKey {
+	return (*p.keys.Load())[strings.TrimPrefix(ch.Result.CacheKey, p.prefix)]
+}
+
+// key returns the ready entry of a target, made when it is new.
+func (p *pushBalancer) key(desc string) (*pickerKey, error) {
 	for {
-		k := (*p.keys.Load())[cacheKey]
+		k := (*p.keys.Load())[desc]
 		if k == nil {
-			if k = p.open(cacheKey); k == nil {
-				return nil
+			var err error
+			if k, err = p.open(desc); err != nil {
+				return nil, err
 			}
 		}
 		if k.state.Load() == keyReady {
-			return k
+			return k, nil
 		}
-		k.mu.Lock() // until it is built, or gone
-		k.mu.Unlock()
+		k.await()
 	}
 }
 
-// open enters a CacheKey. Pushes reach it from before its first picker is built, so that none is missed.
-func (p *pushBalancer) open(cacheKey string) *pickerKey {
-	desc, ok := strings.CutPrefix(cacheKey, p.dir.resolver.Name()+":")
-	if !ok {
-		return nil
-	}
+// open enters a target. Pushes reach it from before its first picker is built, so that none is missed.
+func (p *pushBalancer) open(desc string) (*pickerKey, error) {
 	name, id := splitTarget(desc)
 	s, err := p.dir.service(name)
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	k := &pickerKey{service: s, balancer: id, cacheKey: cacheKey}
+	k := &pickerKey{push: p, service: s, balancer: id, desc: desc}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if other := p.enter(k); other != nil {
-		return other
+		return other, nil
 	}
 	s.attach(k)
 	k.buildLocked()
-	k.state.CompareAndSwap(keyOpening, keyReady)
-	return k
+	k.state.Store(keyReady)
+	return k, nil
 }
 
 // enter adds k, unless another was there first, which it returns.
@@ -131,14 +174,14 @@ func (p *pushBalancer) enter(k *pickerKey) (other *pickerKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := *p.keys.Load()
-	if other = keys[k.cacheKey]; other != nil {
+	if other = keys[k.desc]; other != nil {
 		return other
 	}
 	if k.inner = p.own[k.balancer]; k.inner == nil {
 		k.inner = p.standard
 	}
 	keys = maps.Clone(keys)
-	keys[k.cacheKey] = k
+	keys[k.desc] = k
 	p.keys.Store(&keys)
 	return nil
 }
@@ -153,22 +196,23 @@ func (p *pushBalancer) retire(k *pickerKey) {
 	k.service.detach(k)
 	if rb, ok := k.inner.(loadbalance.Rebalancer); ok {
 		k.guard(func() {
-			rb.Delete(discovery.Change{Result: discovery.Result{Cacheable: true, CacheKey: k.cacheKey}})
+			rb.Delete(discovery.Change{Result: discovery.Result{Cacheable: true, CacheKey: p.prefix + k.desc}})
 		})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := maps.Clone(*p.keys.Load())
-	delete(keys, k.cacheKey)
+	delete(keys, k.desc)
 	p.keys.Store(&keys)
 }
 
-// pickerKey is one CacheKey: one service as one balancer knows it.
+// pickerKey is one target: one service as one balancer knows it.
 type pickerKey struct {
+	push     *pushBalancer
 	service  *service
 	balancer string // id of the client's own, or empty
+	desc     string
 	inner    loadbalance.Loadbalancer
-	cacheKey string
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
 
 	mu    sync.Mutex // held while inner builds or deletes, so that an older picker cannot follow a newer one
@@ -181,6 +225,12 @@ const (
 	keyReady
 	keyRetired
 )
+
+// await returns when k is built, or gone.
+func (k *pickerKey) await() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+}
 
 // build has the balancer build the picker of the newest snapshot, unless it has.
 func (k *pickerKey) build() {
@@ -201,7 +251,7 @@ func (k *pickerKey) buildLocked() {
 	k.guard(func() {
 		// The CacheKey stays as it is: balancers keep their state by it.
 		rb.Rebalance(discovery.Change{
-			Result:  discovery.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list},
+			Result:  discovery.Result{Cacheable: true, CacheKey: k.push.prefix + k.desc, Instances: list},
 			Added:   added,
 			Updated: updated,
 			Removed: removed,
@@ -233,12 +283,9 @@ func (s *service) detach(k *pickerKey) {
 	s.pickers = slices.DeleteFunc(slices.Clone(s.pickers), func(o *pickerKey) bool { return o == k })
 }
 
-// push has the pickers of all clients built from the latest snapshot.
-func (s *service) push() {
+// attached returns who wants to hear of new snapshots.
+func (s *service) attached() []*pickerKey {
 	s.attaching.Lock()
-	pickers := s.pickers
-	s.attaching.Unlock()
-	for _, k := range pickers {
-		k.build()
-	}
+	defer s.attaching.Unlock()
+	return s.pickers
 }

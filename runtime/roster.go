@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"slices"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/discovery"
@@ -16,6 +17,7 @@ type roster struct {
 	live int                // how many of held are instances
 	lost map[string]*loss   // by key, instances that went without an explicit delete
 
+	fresh    []*loss   // those of lost that nobody has asked about yet
 	forgetAt time.Time // when the first of lost may have been remembered long enough; zero when there are none
 
 	list    []discovery.Instance // what was last published
@@ -31,20 +33,12 @@ type holding struct {
 
 // loss is an instance that etcd no longer holds although nobody is known to have deleted it.
 type loss struct {
-	inst   *instance
-	lease  int64
-	until  time.Time // when it is forgotten
-	cause  cause
-	served bool // in the list for want of better
+	inst    *instance
+	lease   int64
+	until   time.Time // when it is forgotten
+	expired bool      // etcd was asked, and its lease is gone too
+	served  bool      // in the list for want of better
 }
-
-// cause is what is known about why an instance went.
-type cause uint8
-
-const (
-	unasked cause = iota // nobody asked etcd about its lease
-	expired              // not by an explicit delete, as far as could be found out
-)
 
 func newRoster(defaultWeight int, protection time.Duration) *roster {
 	return &roster{
@@ -112,7 +106,9 @@ func (r *roster) drop(key string, now time.Time) {
 	if h.inst == nil || h.lease == 0 || r.protection <= 0 {
 		return
 	}
-	r.lost[key] = &loss{inst: h.inst, lease: h.lease, until: now.Add(r.protection)}
+	l := &loss{inst: h.inst, lease: h.lease, until: now.Add(r.protection)}
+	r.lost[key] = l
+	r.fresh = append(r.fresh, l)
 	if r.forgetAt.IsZero() {
 		r.forgetAt = now.Add(r.protection)
 	}
@@ -147,21 +143,21 @@ func (r *roster) replace(kvs []*mvccpb.KeyValue, rebuilt bool, now time.Time, in
 	}
 }
 
-// The leases of the lost are asked about as long as no more than askBelow instances are left: few enough that nobody
-// needs to ask in a large fleet's daily coming and going, and early enough that, when the last ones go, it is known
-// what the fleet died of. A deregistered instance's lease lives for the drain delay only, so there is no asking later.
+// The leases of the lost are asked about when no more than askBelow instances are left: few enough that nobody needs to
+// ask in a large fleet's daily coming and going, and early enough that, when the last ones go, it is known what the
+// fleet died of. They are asked about at once or never: a deregistered instance's lease ends after the drain delay.
 const askBelow = 8
 
-// questions returns the leases that etcd should be asked about.
+// questions returns the leases that etcd should be asked about now.
 func (r *roster) questions() []int64 {
+	fresh := r.fresh
+	r.fresh = nil
 	if r.live > askBelow {
 		return nil
 	}
 	var leases []int64
-	seen := make(map[int64]bool)
-	for _, l := range r.lost {
-		if l.cause == unasked && !seen[l.lease] && len(leases) < 2*askBelow {
-			seen[l.lease] = true
+	for _, l := range fresh {
+		if !slices.Contains(leases, l.lease) && len(leases) < 2*askBelow {
 			leases = append(leases, l.lease)
 		}
 	}
@@ -177,19 +173,19 @@ func (r *roster) answer(lease int64, lives bool) {
 		if lives {
 			delete(r.lost, key)
 		} else {
-			l.cause = expired
+			l.expired = true
 		}
 	}
 }
 
-// protect decides, once there are no instances left, whether to serve the lost. When all that were asked about had
-// been deleted explicitly, so were the others.
+// protect decides, once there are no instances left, whether to serve the lost. When all that etcd was asked about had
+// been deleted explicitly, so were those that it was not asked about.
 func (r *roster) protect() {
 	if r.live > 0 {
 		return
 	}
 	for _, l := range r.lost {
-		if l.cause == expired {
+		if l.expired {
 			r.serveLost()
 			return
 		}
@@ -200,7 +196,7 @@ func (r *roster) protect() {
 func (r *roster) serveLost() {
 	for key, l := range r.lost {
 		r.touch(key)
-		l.served, l.cause = true, expired
+		l.served, l.expired = true, true
 	}
 }
 

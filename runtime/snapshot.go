@@ -124,13 +124,17 @@ func diff(prev, next []discovery.Instance) (added, updated, removed []discovery.
 	}
 	for len(prev) > 0 && len(next) > 0 {
 		p, n := prev[0].(*instance), next[0].(*instance)
+		if p == n {
+			prev, next = prev[1:], next[1:]
+			continue
+		}
 		switch d := p.compare(n); {
 		case d < 0:
 			removed, prev = append(removed, p), prev[1:]
 		case d > 0:
 			added, next = append(added, n), next[1:]
 		default:
-			if p != n && !p.equal(n) {
+			if !p.equal(n) {
 				updated = append(updated, n)
 			}
 			prev, next = prev[1:], next[1:]

@@ -34,6 +34,9 @@ type watcher struct {
 	published time.Time
 	responses int // watch responses that are not published yet
 
+	settling *snapshot // becomes the settled one at settleAt; nil when none waits
+	settleAt time.Time
+
 	checkAt time.Time
 	doubt   bool      // the last check did not match
 	usedAt  time.Time // when the service was last seen in use
@@ -186,7 +189,7 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	w.roster.replace(resp.Kvs, resp.Header.Revision < w.highest, now, w.invalid)
 	w.highest = resp.Header.Revision
 	w.heard(now)
-	w.settle(ctx, cli)
+	w.judge(ctx, cli)
 	w.publish(now)
 	w.conn.events.send(Event{Type: EventSynced, Service: w.name, Err: w.lostFor})
 	w.lostFor = nil
@@ -195,24 +198,19 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	return nil
 }
 
-// cause replaces the error of a request that ran out of time by the reason: the etcd client retries in silence, a
-// request without its retries says what is wrong with the connection.
+// cause adds to the error of a request what is wrong with the connection. One that takes everything and answers nothing
+// is closed: a request that its other end alone could answer, or fail, runs out of time too.
 func (w *watcher) cause(ctx context.Context, cli *clientv3.Client, err error) error {
 	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, w.timing.probe)
 	defer cancel()
-	_, probe := etcdserverpb.NewKVClient(cli.ActiveConnection()).Range(ctx, &etcdserverpb.RangeRequest{Key: []byte(w.prefix), CountOnly: true, Serializable: true})
-	switch {
-	case probe == nil:
-		return err
-	case ctx.Err() != nil: // not even a refusal
+	local := &etcdserverpb.RangeRequest{Key: []byte(w.prefix), Serializable: true}
+	if _, err := etcdserverpb.NewKVClient(cli.ActiveConnection()).Range(ctx, local); err != nil && ctx.Err() != nil {
 		w.conn.link.reset()
-		return err
-	default:
-		return probe
 	}
+	return w.conn.link.explain(err)
 }
 
 // apply takes over a response of the watch.
@@ -234,8 +232,8 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 	return nil
 }
 
-// settle finds out why instances went, where that matters, and protects the list from becoming empty without cause.
-func (w *watcher) settle(ctx context.Context, cli *clientv3.Client) {
+// judge finds out why instances went, where that matters, and protects the list from becoming empty without cause.
+func (w *watcher) judge(ctx context.Context, cli *clientv3.Client) {
 	for _, lease := range w.roster.questions() {
 		rpcCtx, cancel := context.WithTimeout(ctx, w.timing.probe)
 		resp, err := cli.TimeToLive(rpcCtx, clientv3.LeaseID(lease))
@@ -255,11 +253,14 @@ func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
 	if w.responses > 0 && !now.Before(w.published.Add(w.gap)) {
 		if w.roster.live > 0 {
 			w.publish(now)
-			w.settle(ctx, cli)
+			w.judge(ctx, cli)
 		} else {
-			w.settle(ctx, cli)
+			w.judge(ctx, cli)
 			w.publish(now)
 		}
+	}
+	if w.settling != nil && !now.Before(w.settleAt) {
+		w.settle(now)
 	}
 	if now.Before(w.checkAt) {
 		return nil
@@ -277,6 +278,9 @@ func (w *watcher) nextDuty() time.Time {
 	next := w.checkAt
 	if at := w.published.Add(w.gap); w.responses > 0 && at.Before(next) {
 		next = at
+	}
+	if w.settling != nil && w.settleAt.Before(next) {
+		next = w.settleAt
 	}
 	if at := w.roster.forgetAt; !at.IsZero() && at.Before(next) {
 		next = at
@@ -304,7 +308,27 @@ func (w *watcher) publish(now time.Time) {
 		return
 	}
 	w.swap(&snapshot{instances: list, phase: current})
-	w.push()
+	for _, k := range w.attached() {
+		k.build()
+	}
+	if w.settled.Load() == nil {
+		w.settled.Store(w.snapshot())
+	} else if w.settling == nil {
+		w.settling, w.settleAt = w.snapshot(), now.Add(w.timing.settle)
+	}
+}
+
+// settle lets Kitex's cache hear of changes that are old enough, and puts the newer ones in their place.
+func (w *watcher) settle(now time.Time) {
+	w.settled.Store(w.settling)
+	for _, k := range w.attached() {
+		k.refresh()
+	}
+	if latest := w.snapshot(); sameList(latest.instances, w.settling.instances) {
+		w.settling = nil
+	} else {
+		w.settling, w.settleAt = latest, now.Add(w.timing.settle)
+	}
 }
 
 // check compares the roster with etcd: a watch that is resumed on an etcd that was rebuilt is silent, and then skips
