@@ -31,26 +31,6 @@ func connect(t testing.TB, cluster *etcdtest.Cluster, opts ...Option) *Conn {
 	return c
 }
 
-// rawClient returns an etcd client of its own, to change etcd behind the Conn's back.
-func rawClient(t testing.TB, cluster *etcdtest.Cluster) *clientv3.Client {
-	t.Helper()
-	l, err := newLink(mustConfig(t, cluster.Endpoints()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.close() })
-	return l.client
-}
-
-func mustConfig(t testing.TB, endpoints []string) *Config {
-	t.Helper()
-	cfg, err := newConfig(endpoints, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cfg
-}
-
 func testContext(t testing.TB) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	t.Cleanup(cancel)
@@ -112,7 +92,7 @@ func await(t testing.TB, c *Conn, service string, addrs ...string) []discovery.I
 
 func TestInstancesFollowEtcd(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	put(t, cli, testService, "10.0.0.2:80")
 	put(t, cli, testService+"2", "10.9.9.9:80")
 	c := connect(t, cluster)
@@ -136,7 +116,7 @@ func TestInstancesFollowEtcd(t *testing.T) {
 
 func TestResolveReadsTags(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	_, err := cli.Put(testContext(t), recordKey(DefaultPrefix, testService, "10.0.0.1:80"),
 		`{"address":"10.0.0.1:80","weight":7,"tags":{"idc":"x"},"new":1}`)
 	if err != nil {
@@ -188,7 +168,7 @@ func TestResolveOfAnUnknownServiceFailsInTime(t *testing.T) {
 // syncedConn returns a Conn that knows n instances of testService.
 func syncedConn(tb testing.TB, n int) (*Conn, *clientv3.Client) {
 	cluster := etcdtest.Start(tb)
-	cli := rawClient(tb, cluster)
+	cli := etcdClient(tb, cluster.Endpoints())
 	var ops []clientv3.Op
 	for i := range n {
 		addr := fmt.Sprintf("10.%d.%d.%d:80", i>>16, i>>8&255, i&255)

@@ -4,7 +4,7 @@ package etcd
 
 var (
 	NewTestConn      = connect
-	NewTestEtcd      = rawClient
+	NewTestEtcd      = etcdClient
 	PutForTesting    = put
 	RemoveForTesting = remove
 	AwaitForTesting  = await

@@ -112,7 +112,7 @@ func (p lastPicker) Next(context.Context, any) discovery.Instance {
 // one, long before Kitex's refresh.
 func TestPushReachesEveryBalancer(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	raw := etcd.NewTestEtcd(t, cluster)
+	raw := etcd.NewTestEtcd(t, cluster.Endpoints())
 	a, b := serveHello(t), serveHello(t)
 	byRequest := func(context.Context, any) string { return "key" }
 	long := &lbcache.Options{RefreshInterval: time.Hour, Cacheable: true}
