@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb/ticker"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+)
+
+// callHello calls Hello every 5 ms until ctx ends, and tells done which server answered, or how the call failed.
+func callHello(ctx context.Context, conn *etcd.Conn, done func(server string, err error)) error {
+	cli, err := hello.NewHelloClientWithEtcd(conn, client.WithRPCTimeout(3*time.Second))
+	if err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		resp, err := cli.Echo(context.Background(), &api.Request{Message: "hello"}) // a call that was begun may end
+		if err != nil {
+			done("", err)
+		} else {
+			done(resp.Server, nil)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}
+
+// watchTicker reads one stream of Ticker until ctx ends, and tells done of every tick.
+func watchTicker(ctx context.Context, conn *etcd.Conn, done func()) error {
+	cli, err := ticker.NewTickerStreamClientWithEtcd(conn)
+	if err != nil {
+		return err
+	}
+	stream, err := cli.Watch(ctx, &pb.WatchRequest{IntervalMs: 100})
+	if err != nil {
+		return err
+	}
+	for {
+		_, err := stream.Recv()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		done()
+	}
+}
