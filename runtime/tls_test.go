@@ -245,6 +245,7 @@ func TestTLS(t *testing.T) {
 		{"wrong name", newCertFiles(t).write(t, ca, ca, hour, "etcd.example"), false, WithTLSOpt("", "", client.ca), "127.0.0.1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
 			cluster := secureEtcd(t, tc.server, tc.mutual)
 			conn, err := Connect(cluster.Endpoints(), tc.opt)
 			if err != nil {
