@@ -7,8 +7,8 @@ import (
 
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/server"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
 )

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/client"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
