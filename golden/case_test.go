@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/kitex-contrib/kitex-etcd/templates"
 )
 
 const module = "github.com/kitex-contrib/kitex-etcd"
@@ -20,6 +22,7 @@ const module = "github.com/kitex-contrib/kitex-etcd"
 // The first line of case.txt says what the case is about, each other line is one of:
 //
 //	kitex FLAGS IDL            a call of Kitex; there may be several
+//	by Kitex VERSION           there is none: the committed tree was written by an older Kitex, and only our file is ours
 //	kitex-etcd-gen FLAGS DIR   the call of our command; without flags and directory when the line is absent
 //	at the module's root       run where go.mod is, not in a subdirectory of the module
 //	command only: DIR          a service that stock Kitex gives no file, because templates see those of the main IDL only
@@ -33,6 +36,7 @@ type testCase struct {
 	name            string
 	about           string
 	kitex           [][]string
+	by              string
 	gen             []string
 	atRoot          bool
 	commandOnly     []string
@@ -76,6 +80,8 @@ func readCase(t testing.TB, name string) testCase {
 			c.about = line
 		case words[0] == "kitex":
 			c.kitex = append(c.kitex, words[1:])
+		case strings.HasPrefix(line, "by Kitex "):
+			c.by = words[2]
 		case words[0] == "kitex-etcd-gen":
 			c.gen = words[1:]
 		case line == "at the module's root":
@@ -94,8 +100,8 @@ func readCase(t testing.TB, name string) testCase {
 			t.Fatalf("%s/case.txt: not understood: %s", name, line)
 		}
 	}
-	if c.about == "" || len(c.kitex) == 0 {
-		t.Fatalf("%s/case.txt: wants a description and a kitex line", name)
+	if c.about == "" || (len(c.kitex) == 0) != (c.by != "") {
+		t.Fatalf("%s/case.txt: wants a description, and either a kitex line or who wrote the tree", name)
 	}
 	return c
 }
@@ -109,8 +115,9 @@ func readFile(t testing.TB, path string) string {
 	return string(data)
 }
 
-// copyIDL copies the case's IDLs to where the case is in a new module of the same path, and returns that directory.
-func (c testCase) copyIDL(t testing.TB) string {
+// copySource copies what the case starts from, IDLs or the tree of an older Kitex, to where the case is in a new module of
+// the same path, and returns that directory.
+func (c testCase) copySource(t testing.TB) string {
 	t.Helper()
 	root := t.TempDir()
 	dir := filepath.Join(root, "golden", c.name)
@@ -119,7 +126,11 @@ func (c testCase) copyIDL(t testing.TB) string {
 		modDir, modPath = dir, module+"/golden/"+c.name
 	}
 	write(t, filepath.Join(modDir, "go.mod"), []byte("module "+modPath+"\n"))
-	for name, data := range readTree(t, c.name, isIDL) {
+	source := isIDL
+	if c.by != "" {
+		source = func(name string) bool { return isGo(name) && name != templates.FileName }
+	}
+	for name, data := range readTree(t, c.name, source) {
 		write(t, filepath.Join(dir, name), data)
 	}
 	return dir

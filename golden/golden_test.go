@@ -5,8 +5,11 @@
 package golden
 
 import (
+	"bytes"
+	"encoding/json"
 	"flag"
 	"fmt"
+	"go/format"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +62,7 @@ func TestCommand(t *testing.T) {
 	for _, c := range allCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := c.copyIDL(t)
+			dir := c.copySource(t)
 			if out, err := c.runKitex(t, dir); err != nil {
 				t.Fatalf("kitex: %v\n%s", err, out)
 			}
@@ -115,9 +118,12 @@ func TestTemplate(t *testing.T) {
 	templateDir := t.TempDir()
 	write(t, filepath.Join(templateDir, templates.KitexFileName), []byte(templates.Kitex))
 	for _, c := range allCases(t) {
+		if c.by != "" {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			dir := c.copyIDL(t)
+			dir := c.copySource(t)
 			out, err := c.runKitex(t, dir, "-template-dir", templateDir)
 			if c.templateRefused {
 				if err == nil {
@@ -153,11 +159,74 @@ func removeFiles(t *testing.T, files tree, services []string) {
 	}
 }
 
+// TestTemplateRefusesUse: with -use there is no kitex_gen to write to.
+func TestTemplateRefusesUse(t *testing.T) {
+	templateDir := t.TempDir()
+	write(t, filepath.Join(templateDir, templates.KitexFileName), []byte(templates.Kitex))
+	c := readCase(t, "thrift_unary")
+	dir := c.copySource(t)
+	out, err := c.runKitex(t, dir, "-template-dir", templateDir, "-use", "example.com/elsewhere/kitex_gen")
+	if want := "with -use the constructors belong where kitex_gen is"; err == nil || !strings.Contains(out, want) {
+		t.Errorf("kitex: %v, output:\n%swant: %s", err, out, want)
+	}
+}
+
 // TestCompiles builds every committed tree.
 func TestCompiles(t *testing.T) {
 	if out, err := exec.Command("go", "build", "./...").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// TestFormatted wants our files to be as gofmt leaves them.
+func TestFormatted(t *testing.T) {
+	for name, source := range readTree(t, ".", func(name string) bool { return name == templates.FileName }) {
+		if formatted, err := format.Source(source); err != nil || !bytes.Equal(formatted, source) {
+			t.Errorf("%s is not formatted (%v)", name, err)
+		}
+	}
+}
+
+// TestUncommitted builds what Kitex alone writes for the cases without a committed tree: those that are said to compile
+// do, and the others do not.
+func TestUncommitted(t *testing.T) {
+	for _, c := range allCases(t) {
+		if c.hasTree() {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			dir := c.copySource(t)
+			if out, err := c.runKitex(t, dir); err != nil {
+				t.Fatalf("kitex: %v\n%s", err, out)
+			}
+			out, err := buildOverlaid(t, c, dir)
+			if (err != nil) != (c.uncompilable != "") {
+				t.Errorf("go build: %v\n%swant: %q", err, out, c.uncompilable)
+			}
+		})
+	}
+}
+
+// buildOverlaid builds the packages below dir as if they were in the case's folder, with this module's dependencies.
+func buildOverlaid(t *testing.T, c testCase, dir string) (output []byte, err error) {
+	t.Helper()
+	var overlay struct{ Replace map[string]string }
+	overlay.Replace = make(map[string]string)
+	for name := range readTree(t, dir, isGo) {
+		abs, err := filepath.Abs(filepath.Join(c.name, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		overlay.Replace[abs] = filepath.Join(dir, name)
+	}
+	data, err := json.Marshal(overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "overlay.json")
+	write(t, file, data)
+	return exec.Command("go", "build", "-overlay", file, "./"+c.name+"/...").CombinedOutput()
 }
 
 // updateTree replaces the committed tree, unless the new one does not build.
