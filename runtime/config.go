@@ -78,6 +78,11 @@ type Config struct {
 	tlsFiles *tlsFiles // WithTLSOpt
 }
 
+// Format prints a Config without its secrets, whatever the verb.
+func (c Config) Format(s fmt.State, _ rune) {
+	fmt.Fprintf(s, "etcd.Config(prefix %q, lease TTL %v)", c.Prefix, c.LeaseTTL)
+}
+
 // Option changes a Config. Options run in order, so that the last one wins.
 type Option func(*Config)
 

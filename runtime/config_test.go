@@ -114,7 +114,9 @@ func TestConnectCompletes(t *testing.T) {
 		{"empty prefix", local, []Option{WithEtcdServicePrefix("")}, func(c *Config) bool { return c.Prefix == "" }},
 		{"weight", local, nil, func(c *Config) bool { return c.DefaultWeight == 10 }},
 		{"retry", local, nil, func(c *Config) bool { return *c.Retry == *retry.NewRetryConfig() }},
-		{"retry's spec", local, nil, func(c *Config) bool { return *c.Retry == retry.Config{MaxAttemptTimes: 5, ObserveDelay: 30e9, RetryDelay: 10e9} }},
+		{"retry's spec", local, nil, func(c *Config) bool {
+			return *c.Retry == retry.Config{MaxAttemptTimes: 5, ObserveDelay: 30e9, RetryDelay: 10e9}
+		}},
 		{"TTL from the environment", local, nil, func(c *Config) bool { return c.LeaseTTL == 7*time.Second }},
 		{"TTL given", local, []Option{WithLeaseTTL(1500 * time.Millisecond)}, func(c *Config) bool { return c.LeaseTTL == 2*time.Second }},
 		{"protection by the minimum", local, nil, func(c *Config) bool { return c.EmptyProtection == 30*time.Second }},
