@@ -232,15 +232,15 @@ func checkEndpoints(endpoints []string, secure bool) error {
 }
 
 func checkEndpoint(ep string) (scheme string, err error) {
+	if i := strings.LastIndexByte(ep, '@'); i >= 0 {
+		return "", fmt.Errorf("endpoint \"…%s\" carries credentials; give them to WithAuthOpt", ep[i:])
+	}
 	hostport := ep
 	if i := strings.Index(ep, "://"); i >= 0 {
 		u, err := url.Parse(ep)
 		switch {
 		case err != nil:
-			// url.Parse repeats the text, which may hold a password.
-			return "", fmt.Errorf("an endpoint is not a valid URL; write host:port or https://host:port")
-		case u.User != nil:
-			return "", fmt.Errorf("endpoint %q carries credentials; give them to WithAuthOpt", u.Redacted())
+			return "", fmt.Errorf("endpoint %q is not a valid URL; write host:port or https://host:port: %w", ep, err)
 		case u.Scheme == "unix" || u.Scheme == "unixs":
 			return u.Scheme, nil
 		case u.Scheme != "http" && u.Scheme != "https":
