@@ -83,7 +83,7 @@ func (d *directory) service(name string) (*service, error) {
 		service: s,
 		conn:    d.conn,
 		timing:  d.timing,
-		roster:  newRoster(d.conn.cfg.DefaultWeight, d.conn.cfg.EmptyProtection),
+		roster:  newRoster(s.prefix, d.conn.cfg.DefaultWeight, d.conn.cfg.EmptyProtection),
 	}
 	if !d.conn.start(w.run) {
 		return nil, ErrClosed

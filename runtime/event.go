@@ -35,8 +35,8 @@ const (
 	// EventWatchLost: the watch of Service was interrupted for the reason in Err. The last instances are served until
 	// EventSynced.
 	EventWatchLost
-	// EventInvalidRecord: the value at Key is not an instance, for the reason in Err, and is ignored. Sent once for
-	// each revision of the key.
+	// EventInvalidRecord: the key at Key is not an instance, for the reason in Err, and is ignored, as may be more that
+	// were found together with it. Sent once for each revision of a key.
 	EventInvalidRecord
 )
 

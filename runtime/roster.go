@@ -1,7 +1,9 @@
 package etcd
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/discovery"
@@ -10,6 +12,7 @@ import (
 
 // roster is what the goroutine of a service knows about its records. Only that goroutine uses it.
 type roster struct {
+	prefix        string // of the service's keys
 	defaultWeight int
 	protection    time.Duration // how long the lost are remembered; <= 0 means not at all
 
@@ -40,8 +43,9 @@ type loss struct {
 	served  bool      // in the list for want of better
 }
 
-func newRoster(defaultWeight int, protection time.Duration) *roster {
+func newRoster(prefix string, defaultWeight int, protection time.Duration) *roster {
 	return &roster{
+		prefix:        prefix,
 		defaultWeight: defaultWeight,
 		protection:    protection,
 		held:          make(map[string]holding),
@@ -73,6 +77,9 @@ func (r *roster) put(kv *mvccpb.KeyValue) error {
 	key := string(kv.Key)
 	h := holding{lease: kv.Lease, revision: kv.ModRevision}
 	rec, err := decodeRecord(kv.Value, r.defaultWeight)
+	if strings.Contains(key[len(r.prefix):], "/") {
+		err = errors.New("the key has more parts than {prefix}/{service}/{host:port}")
+	}
 	if err == nil {
 		h.inst = newInstance(key, rec)
 	}

@@ -22,7 +22,7 @@ type testRoster struct {
 }
 
 func newTestRoster(t *testing.T, protection time.Duration) *testRoster {
-	return &testRoster{roster: newRoster(10, protection), t: t, now: time.Now(), living: make(map[int64]bool)}
+	return &testRoster{roster: newRoster("p/s/", 10, protection), t: t, now: time.Now(), living: make(map[int64]bool)}
 }
 
 func (r *testRoster) kv(addr string, lease int64) *mvccpb.KeyValue {

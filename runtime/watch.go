@@ -186,7 +186,9 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	if resp.Header.Revision < w.highest {
 		w.lostFor = errRebuilt
 	}
-	w.roster.replace(resp.Kvs, resp.Header.Revision < w.highest, now, w.invalid)
+	var ignored ignoredKeys
+	w.roster.replace(resp.Kvs, resp.Header.Revision < w.highest, now, ignored.add)
+	w.report(&ignored)
 	w.highest = resp.Header.Revision
 	w.heard(now)
 	w.judge(ctx, cli)
@@ -219,13 +221,15 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 		return err
 	}
 	now := time.Now()
+	var ignored ignoredKeys
 	for _, ev := range resp.Events {
 		if ev.Type == mvccpb.Event_DELETE {
 			w.roster.drop(string(ev.Kv.Key), now)
 		} else if err := w.roster.put(ev.Kv); err != nil {
-			w.invalid(ev.Kv, err)
+			ignored.add(ev.Kv, err)
 		}
 	}
+	w.report(&ignored)
 	w.highest = max(w.highest, resp.Header.Revision)
 	w.responses++
 	w.heard(now)
@@ -389,8 +393,28 @@ func (w *watcher) sleep(ctx context.Context) bool {
 
 func (w *watcher) heard(now time.Time) { w.synced.Store(now.UnixNano()) }
 
-func (w *watcher) invalid(kv *mvccpb.KeyValue, err error) {
-	key := string(kv.Key)
-	klog.Warnf("etcd: key %q (revision %d) is ignored: %v", key, kv.ModRevision, err)
-	w.conn.events.send(Event{Type: EventInvalidRecord, Service: w.name, Key: key, Err: err})
+// ignoredKeys are the keys of one answer of etcd that are not instances. However many, they are one report.
+type ignoredKeys struct {
+	count    int
+	first    string
+	revision int64
+	err      error
+}
+
+func (i *ignoredKeys) add(kv *mvccpb.KeyValue, err error) {
+	if i.count++; i.count == 1 {
+		i.first, i.revision, i.err = string(kv.Key), kv.ModRevision, err
+	}
+}
+
+func (w *watcher) report(i *ignoredKeys) {
+	if i.count == 0 {
+		return
+	}
+	err := i.err
+	if i.count > 1 {
+		err = fmt.Errorf("%w; and %d more like it", err, i.count-1)
+	}
+	klog.Warnf("etcd: service %s: key %q (revision %d) is ignored: %v", w.name, i.first, i.revision, err)
+	w.conn.events.send(Event{Type: EventInvalidRecord, Service: w.name, Key: i.first, Err: err})
 }
