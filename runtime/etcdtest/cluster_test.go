@@ -15,6 +15,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -117,6 +119,12 @@ func TestStopBreaksConnectionsAndRefusesNewOnes(t *testing.T) {
 	}
 	if _, err := net.Dial("tcp", c.Endpoints()[0]); !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("dial of a stopped member: %v, want %v", err, syscall.ECONNREFUSED)
+	}
+	if runtime.GOOS == "linux" {
+		if l, err := net.Listen("tcp", c.Endpoints()[0]); err == nil {
+			l.Close()
+			t.Error("somebody else got the address of a stopped member")
+		}
 	}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
@@ -242,15 +250,30 @@ func TestNewErrors(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for name, opt := range map[string]etcdtest.Option{
-		"no members":      etcdtest.WithMembers(0),
-		"dir is a file":   etcdtest.WithDir(file),
-		"invalid setting": etcdtest.WithConfig(func(cfg *embed.Config) { cfg.ElectionMs = 0 }),
+	var starts int
+	for _, test := range []struct {
+		name, want string
+		opts       []etcdtest.Option
+	}{
+		{"no members", "0 members", []etcdtest.Option{etcdtest.WithMembers(0)}},
+		{"dir is a file", file, []etcdtest.Option{etcdtest.WithDir(file)}},
+		{"one of three fails", "start member2 (127.0.0.1:", []etcdtest.Option{
+			etcdtest.WithMembers(3),
+			etcdtest.WithConfig(func(cfg *embed.Config) {
+				if starts++; starts == 3 {
+					cfg.ElectionMs = 0
+				}
+			}),
+		}},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if c, err := etcdtest.New(opt); err == nil {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := etcdtest.New(test.opts...)
+			if err == nil {
 				c.Close()
-				t.Error("no error")
+				t.Fatal("no error")
+			}
+			if !strings.Contains(err.Error(), test.want) {
+				t.Errorf("error %q, want %q in it", err, test.want)
 			}
 		})
 	}
