@@ -29,6 +29,13 @@ var tools struct {
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if endpoints := os.Getenv(serveEnv); endpoints != "" {
+		if err := serveKinds(strings.Split(endpoints, ",")); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "kitex-etcd-golden")
 		if err != nil {

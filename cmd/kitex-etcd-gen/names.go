@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // nameFlag is one -name [pkg.]Service=name.
@@ -32,13 +33,8 @@ func (f *nameFlags) Set(value string) error {
 	if !ok || left == "" {
 		return errors.New("want Service=name or pkg.Service=name")
 	}
-	if name == "" {
-		return errors.New("the name is empty")
-	}
-	for _, r := range name {
-		if r == '/' || unicode.IsControl(r) {
-			return fmt.Errorf("the name holds %q: a name in the registry has neither slashes nor control characters", r)
-		}
+	if name == "" || strings.Contains(name, "/") || strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name) {
+		return fmt.Errorf("%q cannot be a name in the registry: it wants at least one character, no slashes, no control characters, and UTF-8", name)
 	}
 	nf := nameFlag{service: left, name: name}
 	if i := strings.LastIndexByte(left, '.'); i >= 0 {

@@ -25,8 +25,9 @@ type kitexPackage struct {
 	existing []byte // our file as it stands; nil when there is none
 	orphan   bool   // our file in a package that is no service; the fields below are unset
 	idlName  string
-	service  templates.Service         // RawServiceName is set by setNames
-	declared map[string]token.Position // package-level names of the other files
+	service  templates.Service    // RawServiceName is set by setNames
+	fset     *token.FileSet       // of declared
+	declared map[string]token.Pos // package-level names of the other files
 }
 
 // file returns the path of the generated file.
@@ -103,7 +104,7 @@ func (p *kitexPackage) parse(sources map[string][]byte) error {
 		newClient *ast.FuncDecl
 		inServer  *ast.File
 	)
-	p.declared = map[string]token.Position{}
+	p.fset, p.declared = fset, make(map[string]token.Pos)
 	var files []*ast.File
 	for _, name := range slices.Sorted(maps.Keys(sources)) {
 		file, err := parser.ParseFile(fset, filepath.Join(p.path, name), sources[name], parser.SkipObjectResolution)
@@ -139,7 +140,7 @@ func (p *kitexPackage) parse(sources map[string][]byte) error {
 	}
 	for _, file := range files {
 		if file.Name.Name == pkgName { // not an external test package
-			declare(p.declared, fset, file)
+			declare(p.declared, file)
 		}
 	}
 	switch {
@@ -187,7 +188,7 @@ func checkImports(fset *token.FileSet, file *ast.File) error {
 
 // imported returns the name that spec declares and the path that it imports.
 func imported(spec *ast.ImportSpec) (name, importPath string) {
-	importPath = strings.Trim(spec.Path.Value, "\"`")
+	importPath, _ = strconv.Unquote(spec.Path.Value) // the parser has checked it
 	if spec.Name != nil {
 		return spec.Name.Name, importPath
 	}
@@ -251,8 +252,8 @@ func serviceName(fn *ast.FuncDecl) string {
 }
 
 // declare adds the package-level names of file to names.
-func declare(names map[string]token.Position, fset *token.FileSet, file *ast.File) {
-	add := func(id *ast.Ident) { names[id.Name] = fset.Position(id.Pos()) }
+func declare(names map[string]token.Pos, file *ast.File) {
+	add := func(id *ast.Ident) { names[id.Name] = id.Pos() }
 	for _, decl := range file.Decls {
 		switch decl := decl.(type) {
 		case *ast.FuncDecl:

@@ -59,22 +59,21 @@ func render(packages []*kitexPackage) ([]change, error) {
 
 // checkNames refuses content that declares, or imports as, a name that another file of the package declares.
 func (p *kitexPackage) checkNames(content []byte) error {
-	fset := token.NewFileSet()
-	file, err := parser.ParseFile(fset, p.file(), content, parser.SkipObjectResolution)
+	file, err := parser.ParseFile(token.NewFileSet(), p.file(), content, parser.SkipObjectResolution)
 	if err != nil {
 		return fmt.Errorf("%w: this is a fault of kitex-etcd-gen, please report it", err)
 	}
-	ours := make(map[string]token.Position)
-	declare(ours, fset, file)
+	ours := make(map[string]token.Pos)
+	declare(ours, file)
 	for _, spec := range file.Imports {
 		name, _ := imported(spec)
-		ours[name] = fset.Position(spec.Pos())
+		ours[name] = spec.Pos()
 	}
 	delete(ours, "_")
 	var errs []error
 	for _, name := range slices.Sorted(maps.Keys(ours)) {
 		if at, ok := p.declared[name]; ok {
-			errs = append(errs, fmt.Errorf("%s: %s is declared here, and the generated file needs the name: rename this one", at, name))
+			errs = append(errs, fmt.Errorf("%s: %s is declared here, and the generated file needs the name: rename this one", p.fset.Position(at), name))
 		}
 	}
 	return errors.Join(errs...)
