@@ -177,3 +177,40 @@ func TestBothOnOneAddress(t *testing.T) {
 		})
 	}
 }
+
+// TestRecordsAtTheRoot: registry-etcd's WithAuth constructors forgot the prefix, so that their records stand at the root.
+// The empty prefix reads and writes there; ours keep the prefix.
+func TestRecordsAtTheRoot(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	enableAuth(t, cluster, "username", "password")
+	cli := newClient(t, cluster, "username", "password")
+	endpoints := cluster.Endpoints()
+
+	stray, err := old.NewEtcdRegistryWithAuth(endpoints, "username", "password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stray.Register(info(1001, 10, nil)); err != nil {
+		t.Fatal(err)
+	}
+	waitForRecord(t, cli, "/Hello/127.0.0.1:1001")
+	root, err := etcd.NewEtcdResolver(endpoints, etcd.WithAuthOpt("username", "password"), etcd.WithEtcdServicePrefix(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, root, "tcp://127.0.0.1:1001 weight 10 zone ")
+
+	ours, err := etcd.NewEtcdRegistryWithAuth(endpoints, "username", "password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ours.Register(info(1002, 10, nil)); err != nil {
+		t.Fatal(err)
+	}
+	waitForRecord(t, cli, prefix+"/Hello/127.0.0.1:1002")
+	withAuth, err := etcd.NewEtcdResolverWithAuth(endpoints, "username", "password")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, withAuth, "tcp://127.0.0.1:1002 weight 10 zone ")
+}
