@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
@@ -37,18 +39,16 @@ func watchTicker(ctx context.Context, conn *etcd.Conn, done func()) error {
 	if err != nil {
 		return err
 	}
+	// Kitex closes a client, and its streams with it, when nothing refers to the client any more.
+	defer runtime.KeepAlive(cli)
 	stream, err := cli.Watch(ctx, &pb.WatchRequest{IntervalMs: 100})
-	if err != nil {
-		return err
-	}
-	for {
-		_, err := stream.Recv()
-		if ctx.Err() != nil {
-			return nil
+	for err == nil {
+		if _, err = stream.Recv(); err == nil {
+			done()
 		}
-		if err != nil {
-			return err
-		}
-		done()
 	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("stream of Ticker: %w", err)
 }

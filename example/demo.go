@@ -61,7 +61,9 @@ func demo(ctx context.Context, endpoints string) error {
 	clients.Go(func() error { return watchTicker(ctx, conn, tally.tick) })
 	clients.Go(func() error { return tally.report(ctx) })
 	say("a client calls Hello every 5 ms, another holds a stream of Ticker open")
-	pause(ctx, 2*time.Second)
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
 
 	say("hello-2 is told to stop (SIGTERM) …")
 	if err := servers.stop("hello-2"); err != nil {
@@ -71,7 +73,9 @@ func demo(ctx context.Context, endpoints string) error {
 	if err := records.await(ctx, hello.HelloServiceName, "hello-1", "hello-3"); err != nil {
 		return err
 	}
-	pause(ctx, time.Second)
+	if err := pause(ctx, time.Second); err != nil {
+		return err
+	}
 
 	say("hello-4 starts …")
 	if err := servers.start("hello-4"); err != nil {
@@ -80,7 +84,9 @@ func demo(ctx context.Context, endpoints string) error {
 	if err := records.await(ctx, hello.HelloServiceName, "hello-1", "hello-3", "hello-4"); err != nil {
 		return err
 	}
-	pause(ctx, 2*time.Second)
+	if err := pause(ctx, 2*time.Second); err != nil {
+		return err
+	}
 
 	hangUp()
 	if err := clients.Wait(); err != nil {
@@ -96,12 +102,12 @@ func say(format string, args ...any) {
 	fmt.Printf("%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 }
 
-// pause waits for d, and reports whether it could.
-func pause(ctx context.Context, d time.Duration) bool {
+// pause waits for d, or for what ends ctx, which it returns.
+func pause(ctx context.Context, d time.Duration) error {
 	select {
 	case <-time.After(d):
-		return true
+		return nil
 	case <-ctx.Done():
-		return false
+		return context.Cause(ctx)
 	}
 }

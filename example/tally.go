@@ -55,7 +55,7 @@ func (t *tally) tick() {
 
 // report says every half second who answered since, until ctx ends.
 func (t *tally) report(ctx context.Context) error {
-	for pause(ctx, 500*time.Millisecond) {
+	for pause(ctx, 500*time.Millisecond) == nil {
 		t.mu.Lock()
 		var who []string
 		for _, name := range slices.Sorted(maps.Keys(t.servers)) {
