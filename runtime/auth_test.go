@@ -100,7 +100,7 @@ func TestFaultAuthTokensExpire(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			cluster, root := securedEtcd(t, tokens(t))
-			servers, journal := connectRegistry(t, cluster.Endpoints(), WithAuthOpt("server", "serverserver"), WithDrainDelay(DefaultDrainDelay))
+			servers, journal := connectRegistry(t, cluster.Endpoints(), WithAuthOpt("server", "serverserver"))
 			clients := connect(t, cluster, WithAuthOpt("client", "clientclient"))
 			mustRegister(t, servers.Registry(), serverInfo("Hello", "127.0.0.1:1"))
 			await(t, clients, "Hello", "127.0.0.1:1")

@@ -93,7 +93,7 @@ func (c *Conn) String() string {
 	return fmt.Sprintf("etcd.Conn(%s, prefix %q)", c.link.target(), c.cfg.Prefix)
 }
 
-// Close removes every record that still stands, revokes the lease, ends all watches and waits for all of it, a few
+// Close removes every record that still stands, ends all watches and waits for all of it, a few
 // seconds at most when etcd does not answer. Calls that wait for etcd return ErrClosed at once. Further calls wait for
 // the first and return its error.
 func (c *Conn) Close() error {

@@ -32,9 +32,7 @@ func TestFaultLeaseRevokedBehindItsBack(t *testing.T) {
 		t.Errorf("%d events %q, want 3", n, EventLeaseLost)
 	}
 	mustDeregister(t, conn.Registry(), info)
-	if n := len(leases(t, cli)); n != 0 {
-		t.Errorf("%d leases in the end, want 0", n)
-	}
+	awaitNoLease(t, cli)
 }
 
 func TestFaultKeyDeletedBehindItsBack(t *testing.T) {

@@ -57,22 +57,6 @@ func (r *registrar) leaseLost(cause error) {
 	}
 }
 
-// revoke ends the lease. If etcd cannot be reached it ends by itself.
-func (r *registrar) revoke(ctx context.Context) {
-	id := r.lease
-	r.lease = 0
-	r.keep()
-	cli := r.conn.link.current()
-	if cli == nil {
-		return
-	}
-	ctx, cancel := r.rpcContext(ctx)
-	defer cancel()
-	if _, err := cli.Revoke(ctx, id); err != nil {
-		klog.Warnf("etcd: the lease at %s could not be revoked, it ends in %v: %v", r.conn.link.target(), r.ttl, err)
-	}
-}
-
 // keep starts, changes or stops the keeper, as the lease and the records want it.
 func (r *registrar) keep() {
 	switch {

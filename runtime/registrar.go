@@ -31,7 +31,7 @@ const (
 //	           grant                    etcd says that it is gone (keepalive, write, check)
 //	(no lease) ─────> held ─────────────────────────────> (no lease, all records lost) ──grant──> held
 //	     ^              │ last record removed and drained
-//	     └───revoke─────┘
+//	     └─let it end───┘
 //
 //	          write            deleted by others; lease gone
 //	pending ────────> standing ──────────────────────────> lost ──write if missing──> standing
@@ -213,7 +213,7 @@ func (r *registrar) run(running context.Context) {
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()
 		}
-		r.finishDrained(r.conn.closing)
+		r.finishDrained()
 		if r.observing() && !time.Now().Before(r.observeAt) {
 			r.observe()
 		}
@@ -377,9 +377,10 @@ func (r *registrar) drain(reg *registration) {
 	r.draining[reg] = struct{}{}
 }
 
-// finishDrained ends the removals whose drain delay is over, and the lease with the last one: until then the living
-// lease tells clients that the server left on purpose.
-func (r *registrar) finishDrained(ctx context.Context) {
+// finishDrained ends the removals whose drain delay is over, and the keeping of the lease with the last one. The lease is
+// not revoked: that it lives is what tells clients that the servers left on purpose, and those on a busy machine ask late.
+// It ends by itself, with nothing left under it.
+func (r *registrar) finishDrained() {
 	now := time.Now()
 	var finished []*registration
 	for reg := range r.draining {
@@ -388,8 +389,8 @@ func (r *registrar) finishDrained(ctx context.Context) {
 			finished = append(finished, reg)
 		}
 	}
-	if r.lease != 0 && len(r.entries)+len(r.draining) == 0 {
-		r.revoke(ctx)
+	if len(r.entries)+len(r.draining) == 0 {
+		r.lease = 0
 	}
 	for _, reg := range finished {
 		reg.call.settle(nil)
@@ -472,9 +473,8 @@ func (r *registrar) shutdown(running context.Context) error {
 		}
 		r.keep()
 		r.drainUntil(running, end)
-		r.finishDrained(running)
+		r.finishDrained()
 	}
-	r.finishDrained(running) // without records, there may still be a lease
 	r.keeper.stop()
 	for _, w := range r.watches {
 		w.stop()
