@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -41,20 +42,10 @@ func publishedAddr(fixed net.Addr, at, advertise string, listen net.Addr) (netwo
 		if err != nil {
 			return "", "", err
 		}
-		if chosen.host == "" {
-			chosen.host = bound.host
-		}
-		if chosen.port == 0 {
-			chosen.port = bound.port
-		}
+		chosen.host, chosen.port = cmp.Or(chosen.host, bound.host), cmp.Or(chosen.port, bound.port)
 	}
-	if chosen.network == "" {
-		chosen.network = bound.network
-	}
-	if chosen.network == "" {
-		chosen.network = "tcp"
-	}
-	if ip, err := netip.ParseAddr(chosen.host); chosen.host == "" || err == nil && ip.IsUnspecified() {
+	chosen.network = cmp.Or(chosen.network, bound.network, "tcp")
+	if ip, err := netip.ParseAddr(chosen.host); err == nil && ip.IsUnspecified() {
 		if chosen.host, err = localHost(ip.Is4()); err != nil {
 			return "", "", err
 		}
@@ -80,6 +71,9 @@ func hostPortOf(a net.Addr) (hostPort, error) {
 	port, err := strconv.Atoi(p)
 	if err != nil || port < 1 || port > 65535 {
 		return hostPort{}, fmt.Errorf("address %q: port %q is not a number from 1 to 65535", a, p)
+	}
+	if host == "" {
+		host = "::"
 	}
 	return hostPort{a.Network(), host, port}, nil
 }

@@ -1,31 +1,104 @@
 package etcd
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/cloudwego/kitex/pkg/registry"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
+	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
 )
 
+// The fault suite: what breaks in production is broken here, on a real etcd, and registrations have to be right in the
+// end. Faults that last for minutes run when KITEX_ETCD_LONG is set; the same faults run shorter without it.
+var long = os.Getenv("KITEX_ETCD_LONG") != ""
+
+const (
+	faultAddr = "127.0.0.1:8888"
+	faultKey  = DefaultPrefix + "/Hello/" + faultAddr
+)
+
+// waitKey polls until the record at key is as ok wants it and returns how long that took.
+func waitKey(t testing.TB, cli *clientv3.Client, key string, ok func(found bool, lease clientv3.LeaseID) bool) time.Duration {
+	t.Helper()
+	begin := time.Now()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		resp, err := cli.Get(ctx, key)
+		cancel()
+		if err == nil {
+			found, lease := len(resp.Kvs) > 0, clientv3.NoLease
+			if found {
+				lease = clientv3.LeaseID(resp.Kvs[0].Lease)
+			}
+			if ok(found, lease) {
+				return time.Since(begin)
+			}
+		}
+		if time.Since(begin) > patience {
+			t.Fatalf("%s is not as wanted after %v: %v %v", key, patience, resp, err)
+		}
+		time.Sleep(5 * time.Millisecond) // etcd is asked, not the Conn: no event to wait for
+	}
+}
+
+// waitRenewed waits until the lease has lived for longer than it would have without a renewal.
+func waitRenewed(t testing.TB, cli *clientv3.Client, id clientv3.LeaseID) {
+	t.Helper()
+	for begin := time.Now(); ; time.Sleep(50 * time.Millisecond) {
+		resp, err := cli.TimeToLive(testContext(t), id)
+		if err != nil || resp.TTL < 0 {
+			t.Fatalf("lease %x after %v: %v, %v; want it alive", id, time.Since(begin), resp, err)
+		}
+		if time.Since(begin) > time.Duration(resp.GrantedTTL+1)*time.Second {
+			return
+		}
+	}
+}
+
+func leaseOf(t testing.TB, cli *clientv3.Client, key string) clientv3.LeaseID {
+	t.Helper()
+	kv := getKey(t, cli, key)
+	if kv == nil {
+		t.Fatalf("no record at %s", key)
+	}
+	return clientv3.LeaseID(kv.Lease)
+}
+
+func restart(t testing.TB, cluster *etcdtest.Cluster) {
+	t.Helper()
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestFaultLeaseRevokedBehindItsBack(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, events := connectRegistry(t, cluster.Endpoints())
-	info := serverInfo("Hello", "127.0.0.1:8888")
+	info := serverInfo("Hello", faultAddr)
 	mustRegister(t, conn.Registry(), info)
-	key := recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")
 	for i := range 3 {
-		lease := clientv3.LeaseID(getKey(t, cli, key).Lease)
+		lease := leaseOf(t, cli, faultKey)
 		begin := time.Now()
 		if _, err := cli.Revoke(testContext(t), lease); err != nil {
 			t.Fatal(err)
 		}
 		events.wait(t, EventRestored, i+1)
 		t.Logf("back after %v", time.Since(begin))
-		if kv := getKey(t, cli, key); kv == nil || clientv3.LeaseID(kv.Lease) == lease {
-			t.Errorf("the record is %v, want one under a new lease", kv)
+		if leaseOf(t, cli, faultKey) == lease {
+			t.Error("the record stands under the lease that was revoked")
 		}
 	}
 	if n := events.count(EventLeaseLost); n != 3 {
@@ -36,8 +109,9 @@ func TestFaultLeaseRevokedBehindItsBack(t *testing.T) {
 }
 
 func TestFaultKeyDeletedBehindItsBack(t *testing.T) {
+	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, events := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	// One record of a service is watched otherwise than several.
@@ -58,4 +132,446 @@ func TestFaultKeyDeletedBehindItsBack(t *testing.T) {
 	if lost, lease := events.count(EventRecordLost), events.count(EventLeaseLost); lost != want || lease != 0 {
 		t.Errorf("%d records and %d leases lost, want %d and 0", lost, lease, want)
 	}
+}
+
+// TestFaultEtcdDown: longer than three TTLs and than any budget of attempts.
+func TestFaultEtcdDown(t *testing.T) {
+	outages := []time.Duration{4 * time.Second}
+	if long {
+		outages = []time.Duration{90 * time.Second, 10 * time.Minute}
+	}
+	for _, outage := range outages {
+		for _, wipe := range []bool{false, true} {
+			t.Run(fmt.Sprintf("outage=%v/wiped=%v", outage, wipe), func(t *testing.T) {
+				t.Parallel()
+				cluster := etcdtest.Start(t)
+				cli := rawClient(t, cluster)
+				opts := []Option{WithLeaseTTL(time.Second)}
+				if long {
+					opts = append(opts, WithLeaseTTL(DefaultLeaseTTL), WithRetry(retry.NewRetryConfig()))
+				}
+				conn, events := connectRegistry(t, cluster.Endpoints(), opts...)
+				mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr), serverInfo("Echo", faultAddr))
+				old := leaseOf(t, cli, faultKey)
+				cluster.Stop()
+				if wipe {
+					if err := cluster.Wipe(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(outage) // the outage itself
+				if n := events.count(EventRepairFailed); n != 0 {
+					t.Errorf("%d repairs were given up while nothing was known to be lost", n)
+				}
+				restart(t, cluster)
+				begin := time.Now()
+				if wipe {
+					events.wait(t, EventRestored, 2)
+					t.Logf("back %v after etcd answered", time.Since(begin))
+					if n := events.count(EventLeaseLost); n != 1 {
+						t.Errorf("%d leases lost, want 1", n)
+					}
+				} else {
+					waitKey(t, cli, faultKey, func(found bool, _ clientv3.LeaseID) bool { return found })
+				}
+				lease := leaseOf(t, cli, faultKey)
+				waitRenewed(t, cli, lease)
+				t.Logf("renewed %v after etcd answered, same lease: %v", time.Since(begin), lease == old)
+				// The watches work on.
+				n := events.count(EventRestored)
+				if _, err := cli.Delete(testContext(t), faultKey); err != nil {
+					t.Fatal(err)
+				}
+				events.wait(t, EventRestored, n+1)
+			})
+		}
+	}
+}
+
+// TestFaultEtcdDownWhileRepairing: the outage comes when there is work to do, and outlasts the budget of attempts.
+func TestFaultEtcdDownWhileRepairing(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	conn, events := connectRegistry(t, cluster.Endpoints(), WithBackgroundRegister(),
+		WithRetry(retry.NewRetryConfig(retry.WithRetryDelay(50*time.Millisecond), retry.WithMaxAttemptTimes(2), retry.WithObserveDelay(time.Hour))))
+	cluster.Stop()
+	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
+	events.wait(t, EventRepairFailed, 1) // an hour would pass before the next attempt
+	restart(t, cluster)
+	begin := time.Now()
+	events.wait(t, EventRegistered, 1)
+	t.Logf("registered %v after etcd answered", time.Since(begin))
+}
+
+func TestFaultDeregisterWhileEtcdIsDown(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	conn, events := connectRegistry(t, cluster.Endpoints(), WithLeaseTTL(time.Hour)) // the lease removes nothing
+	info, other := serverInfo("Hello", faultAddr), serverInfo("Echo", faultAddr)
+	mustRegister(t, conn.Registry(), info, other)
+	cluster.Stop()
+	begin := time.Now()
+	err := conn.Registry().Deregister(info)
+	t.Logf("Deregister returned after %v: %v", time.Since(begin), err)
+	if err == nil {
+		t.Error("Deregister says that it removed the record")
+	}
+	mustDeregister(t, conn.Registry(), info) // again: nothing to do
+	restart(t, cluster)
+	begin = time.Now()
+	events.wait(t, EventDeregistered, 2) // one said that it failed
+	t.Logf("removed %v after etcd answered", time.Since(begin))
+	cli := rawClient(t, cluster)
+	if getKey(t, cli, faultKey) != nil {
+		t.Error("the record stands")
+	}
+	if getKey(t, cli, DefaultPrefix+"/Echo/"+faultAddr) == nil {
+		t.Error("the other server's record is gone")
+	}
+}
+
+func TestFaultLeaderKilled(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.WithMembers(3))
+	cli := rawClient(t, cluster)
+	conn, events := connectRegistry(t, cluster.Endpoints(), WithLeaseTTL(3*time.Second))
+	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
+	for range 2 {
+		leader, err := cluster.Leader(testContext(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		leader.Kill()
+		if _, err := cluster.Leader(testContext(t)); err != nil {
+			t.Fatal(err)
+		}
+		waitRenewed(t, cli, leaseOf(t, cli, faultKey))
+		if err := leader.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := events.count(EventLeaseLost) + events.count(EventRecordLost); n != 0 {
+		t.Errorf("%d losses, want none", n)
+	}
+	n := events.count(EventRestored)
+	if _, err := cli.Delete(testContext(t), faultKey); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(t, EventRestored, n+1)
+}
+
+// TestFaultBlackHole: a connection that takes everything and delivers nothing is replaced before the lease ends.
+func TestFaultBlackHole(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
+	conn, events := connectRegistry(t, []string{proxy.Addr()}, WithLeaseTTL(4*time.Second))
+	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
+	lease := leaseOf(t, cli, faultKey)
+	up := conn.link.nextUp()
+	proxy.BlackHole()
+	proxy.Forward() // the open connections stay dead, new ones work
+	begin := time.Now()
+	<-up
+	t.Logf("a new connection after %v", time.Since(begin))
+	waitRenewed(t, cli, lease)
+	if n := events.count(EventLeaseLost); n != 0 {
+		t.Errorf("the lease was lost %d times, want never", n)
+	}
+}
+
+// TestFaultBlackHoleLongerThanTheLease: the lease ends meanwhile.
+func TestFaultBlackHoleLongerThanTheLease(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
+	conn, events := connectRegistry(t, []string{proxy.Addr()})
+	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
+	proxy.BlackHole()
+	waitKey(t, cli, faultKey, func(found bool, _ clientv3.LeaseID) bool { return !found })
+	proxy.Forward()
+	begin := time.Now()
+	events.wait(t, EventRestored, 1)
+	t.Logf("back after %v", time.Since(begin))
+}
+
+// TestFaultHeldBytes: the network holds everything for longer than the lease, then delivers it.
+func TestFaultHeldBytes(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
+	conn, events := connectRegistry(t, []string{proxy.Addr()})
+	info := serverInfo("Hello", faultAddr)
+	mustRegister(t, conn.Registry(), info)
+	proxy.Pause()
+	waitKey(t, cli, faultKey, func(found bool, _ clientv3.LeaseID) bool { return !found })
+	proxy.Forward()
+	begin := time.Now()
+	events.wait(t, EventRestored, 1)
+	t.Logf("back after %v", time.Since(begin))
+	mustDeregister(t, conn.Registry(), info)
+	if getKey(t, cli, faultKey) != nil {
+		t.Error("the record stands after Deregister")
+	}
+}
+
+func TestFaultOldProcessDeregistersLate(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	oldConn, oldEvents := connectRegistry(t, cluster.Endpoints())
+	newConn, newEvents := connectRegistry(t, cluster.Endpoints())
+	const times = 100
+	for i := range times {
+		addr := fmt.Sprintf("127.0.0.1:%d", i+1)
+		info, successor := serverInfo("Hello", addr), serverInfo("Hello", addr)
+		mustRegister(t, oldConn.Registry(), info)
+		mustRegister(t, newConn.Registry(), successor)
+		if i%2 == 0 { // the old process may have seen it or not
+			oldEvents.wait(t, EventTakenOver, i/2+1)
+		}
+		mustDeregister(t, oldConn.Registry(), info)
+		if getKey(t, cli, recordKey(DefaultPrefix, "Hello", addr)) == nil {
+			t.Fatalf("the old process's Deregister removed the new one's record of %s", addr)
+		}
+	}
+	if lost := newEvents.count(EventRecordLost); lost != 0 {
+		t.Errorf("the new process lost %d records", lost)
+	}
+}
+
+// TestFaultTwoProcessesOnOneAddress: the newer wins, the older says so once and takes over again when it is alone.
+func TestFaultTwoProcessesOnOneAddress(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	older, events := connectRegistry(t, cluster.Endpoints())
+	newer, newerEvents := connectRegistry(t, cluster.Endpoints())
+	mustRegister(t, older.Registry(), serverInfo("Hello", faultAddr))
+	oldLease := leaseOf(t, cli, faultKey)
+	info := serverInfo("Hello", faultAddr)
+	mustRegister(t, newer.Registry(), info)
+	events.wait(t, EventTakenOver, 1)
+	newLease := leaseOf(t, cli, faultKey)
+	if newLease == oldLease {
+		t.Fatal("the record stands under the older process's lease")
+	}
+	// The newer one repairs its record; the older does not get in between.
+	for i := range 5 {
+		if _, err := cli.Delete(testContext(t), faultKey); err != nil {
+			t.Fatal(err)
+		}
+		newerEvents.wait(t, EventRestored, i+1)
+		if got := leaseOf(t, cli, faultKey); got != newLease {
+			t.Fatalf("the record stands under lease %x, want the newer process's, %x", got, newLease)
+		}
+	}
+	mustDeregister(t, newer.Registry(), info)
+	events.wait(t, EventRestored, 1)
+	if leaseOf(t, cli, faultKey) != oldLease {
+		t.Error("the record is not the older process's, which is alone now")
+	}
+	if n := events.count(EventTakenOver); n != 1 {
+		t.Errorf("the older process said %d times that it was taken over, want once", n)
+	}
+}
+
+func TestFaultDeregisterRacesRepair(t *testing.T) {
+	t.Parallel()
+	const times = 1000
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	conn, _ := connectRegistry(t, cluster.Endpoints())
+	r := conn.Registry()
+	stays := serverInfo("Echo", faultAddr) // keeps the lease in use
+	mustRegister(t, r, stays)
+	for i := range times {
+		addr := fmt.Sprintf("127.0.0.1:%d", i+1)
+		key := recordKey(DefaultPrefix, "Hello", addr)
+		info := serverInfo("Hello", addr)
+		mustRegister(t, r, info)
+		var fault sync.WaitGroup
+		fault.Go(func() {
+			var err error
+			if i%10 == 0 {
+				_, err = cli.Revoke(context.Background(), leaseOf(t, cli, DefaultPrefix+"/Echo/"+faultAddr))
+			} else {
+				_, err = cli.Delete(context.Background(), key)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if i%2 == 0 {
+			fault.Wait() // the repair begins before Deregister, or beside it
+		}
+		mustDeregister(t, r, info)
+		fault.Wait()
+		waitKey(t, cli, DefaultPrefix+"/Echo/"+faultAddr, func(found bool, _ clientv3.LeaseID) bool { return found })
+	}
+	resp, err := cli.Get(testContext(t), DefaultPrefix+"/Hello/", clientv3.WithPrefix())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.Count != 0 {
+		t.Errorf("%d of %d deregistered servers came back", resp.Count, times)
+	}
+}
+
+func TestFaultDeregisterBeforeRegisterTwiceThreeTimes(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	conn, _ := connectRegistry(t, cluster.Endpoints())
+	r := conn.Registry()
+	info := serverInfo("Hello", faultAddr)
+	mustDeregister(t, r, info)
+	mustRegister(t, r, info)
+	mustDeregister(t, r, info, info, info)
+}
+
+// attempts notes when requests of one kind reach etcd.
+type attempts struct {
+	mu    sync.Mutex
+	times []time.Time
+}
+
+func (a *attempts) count(method string) func(*embed.Config) {
+	return func(cfg *embed.Config) {
+		cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(
+			func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+				if info.FullMethod == method {
+					a.mu.Lock()
+					a.times = append(a.times, time.Now())
+					a.mu.Unlock()
+				}
+				return handler(ctx, req)
+			}))
+	}
+}
+
+// TestFaultHundredConnsRecoverAtOnce: they must not all ask in the same moment. A machine that stalls makes a burst of what
+// was spread, so one of three outages has to show it.
+func TestFaultHundredConnsRecoverAtOnce(t *testing.T) {
+	const conns, bucket = 100, 250 * time.Millisecond
+	var grants attempts
+	cluster := etcdtest.Start(t, etcdtest.WithConfig(grants.count("/etcdserverpb.Lease/LeaseGrant")))
+	journals := make([]*journal, conns)
+	for i := range conns {
+		// The checks of a Conn that observes every second would coincide with the end of the outage.
+		conn, events := connectRegistry(t, cluster.Endpoints(), WithLeaseTTL(DefaultLeaseTTL), WithRetry(retry.NewRetryConfig()))
+		mustRegister(t, conn.Registry(), serverInfo("Hello", fmt.Sprintf("127.0.0.1:%d", i+1)))
+		journals[i] = events
+	}
+	for outage := range 3 {
+		cluster.Stop()
+		if err := cluster.Wipe(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second) // the outage itself
+		grants.times = nil
+		restart(t, cluster)
+		begin := time.Now()
+		for _, j := range journals {
+			j.wait(t, EventRestored, outage+1)
+		}
+		t.Logf("all are back %v after etcd answered", time.Since(begin))
+
+		slices.SortFunc(grants.times, time.Time.Compare)
+		first, last := grants.times[0], grants.times[len(grants.times)-1]
+		buckets := make([]int, last.Sub(first)/bucket+1)
+		for _, at := range grants.times {
+			buckets[at.Sub(first)/bucket]++
+		}
+		mean := float64(len(grants.times)) / (float64(last.Sub(first)) / float64(bucket))
+		t.Logf("%d grants within %v, by %v: %v, mean %.1f", len(grants.times), last.Sub(first), bucket, buckets, mean)
+		if float64(slices.Max(buckets)) <= 2*mean {
+			return
+		}
+	}
+	t.Error("in each of three outages, some moment had more than twice the mean of attempts")
+}
+
+func TestFaultTenThousandRegistrationsOnOneLease(t *testing.T) {
+	const n = 10_000
+	cluster := etcdtest.Start(t)
+	cli := rawClient(t, cluster)
+	conn := connect(t, cluster, WithDrainDelay(0))
+	r := conn.Registry()
+	infos := make([]*registry.Info, n)
+	begin := time.Now()
+	each(64, n, func(i int) {
+		infos[i] = serverInfo(fmt.Sprintf("Hello%d", i%10), fmt.Sprintf("127.0.0.1:%d", i+1))
+		if err := r.Register(infos[i]); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("registered in %v", time.Since(begin))
+	stand := func() (lease int64) {
+		resp, err := cli.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix())
+		if err != nil || resp.Count != n {
+			t.Fatalf("%d records (%v), want %d", resp.Count, err, n)
+		}
+		for _, kv := range resp.Kvs {
+			if lease = kv.Lease; lease != resp.Kvs[0].Lease {
+				t.Fatal("the records stand under several leases")
+			}
+		}
+		if l := leases(t, cli); len(l) != 1 {
+			t.Fatalf("%d leases, want 1", len(l))
+		}
+		return lease
+	}
+	lease := stand()
+	begin = time.Now()
+	if _, err := cli.Revoke(testContext(t), clientv3.LeaseID(lease)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		resp, err := cli.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.Count == n {
+			break
+		}
+		if time.Since(begin) > patience {
+			t.Fatalf("%d records are back after %v, want %d", resp.Count, patience, n)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	t.Logf("back after %v", time.Since(begin))
+	if stand() == lease {
+		t.Error("the lease is the one that was revoked")
+	}
+	begin = time.Now()
+	each(64, n, func(i int) {
+		if err := r.Deregister(infos[i]); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Logf("deregistered in %v", time.Since(begin))
+	if resp, err := cli.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly()); err != nil || resp.Count != 0 {
+		t.Errorf("%d records in the end (%v), want none", resp.Count, err)
+	}
+}
+
+// each calls f for 0 to n-1 on so many goroutines.
+func each(goroutines, n int, f func(i int)) {
+	var all sync.WaitGroup
+	next := make(chan int)
+	for range goroutines {
+		all.Go(func() {
+			for i := range next {
+				f(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	all.Wait()
 }

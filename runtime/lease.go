@@ -7,11 +7,13 @@ import (
 	"github.com/cloudwego/kitex/pkg/klog"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 )
 
 const (
-	// reopenDelay is the pause before a broken keepalive stream is opened again, unless a new connection ends it.
-	reopenDelay = time.Second
+	// reopenDelay is how long the opening of a new stream is put off at most, once there is a connection. With gRPC's
+	// maxReconnectDelay it has to stay below the 3 s within which everything is to be back.
+	reopenDelay = 1500 * time.Millisecond
 	// minPatience is the least time that etcd is given to answer a renewal.
 	minPatience = time.Second
 )
@@ -75,11 +77,13 @@ func (r *registrar) answered(a answer) {
 	if a.id != r.keeper.id {
 		return // from the keeper before
 	}
-	if a.id != 0 && a.id == r.lease && a.ttl <= 0 {
+	first := r.silent && !a.silent
+	r.silent = a.silent
+	if a.id != 0 && a.id == r.lease && a.ttl <= 0 && !a.silent {
 		r.leaseLost(errLeaseGone)
 		return
 	}
-	if a.first {
+	if first {
 		r.observeAt = time.Now().Add(jitter(recheckDelay / 2))
 		if unanswered(r.lastErr) {
 			r.retryAt = time.Time{}
@@ -87,11 +91,11 @@ func (r *registrar) answered(a answer) {
 	}
 }
 
-// answer is etcd's answer to a keepalive.
+// answer is etcd's answer to a keepalive, or its silence.
 type answer struct {
-	id    clientv3.LeaseID
-	ttl   int64 // seconds; 0: there is no such lease
-	first bool  // the first on a new stream
+	id     clientv3.LeaseID
+	ttl    int64 // seconds; 0: there is no such lease
+	silent bool  // there was no answer; said once for each silence
 }
 
 // keeper asks etcd to keep a lease alive, on a goroutine and one long stream: every new stream would authenticate anew.
@@ -114,6 +118,7 @@ func (k *keeper) start(r *registrar, id clientv3.LeaseID) {
 		return
 	}
 	k.id, k.cancel = id, cancel
+	r.silent = id == 0 // it is started for its first answer
 }
 
 func (k *keeper) stop() {
@@ -134,8 +139,7 @@ type leaseStream struct {
 
 // run keeps a stream open until ctx ends.
 func (s *leaseStream) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		up := s.link.nextUp()
+	for {
 		answered, err := s.stream(ctx)
 		if ctx.Err() != nil {
 			return
@@ -146,20 +150,28 @@ func (s *leaseStream) run(ctx context.Context) {
 		if !s.silent {
 			s.silent = true
 			klog.Warnf("etcd: no answer from %s, registrations cannot be kept alive, trying on: %v", s.link.target(), err)
+			s.tell(ctx, answer{id: s.id, silent: true})
 		}
-		delay := reopenDelay
-		if refused(err) {
-			delay = s.link.cfg.Retry.RetryDelay
-		}
-		pause, cancel := context.WithTimeout(ctx, jitter(delay))
-		select {
-		case <-up:
-			// The processes that lost an etcd get it back at the same time. They must not all ask at once.
-			sleep(ctx, randomUpTo(min(reopenDelay, s.interval)))
-		case <-pause.Done():
-		}
-		cancel()
+		s.pause(ctx, err)
 	}
+}
+
+// pause waits until it makes sense to open the next stream. The processes that lost an etcd get it back in the same
+// moment: they must not all ask in it.
+func (s *leaseStream) pause(ctx context.Context, err error) {
+	if refused(err) {
+		sleep(ctx, jitter(s.link.cfg.Retry.RetryDelay))
+		return
+	}
+	if cli := s.link.current(); cli != nil {
+		conn := cli.ActiveConnection()
+		for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+			if !conn.WaitForStateChange(ctx, state) {
+				return
+			}
+		}
+	}
+	sleep(ctx, randomUpTo(min(reopenDelay, s.interval/2)))
 }
 
 // stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an answer (a third until the renewal
@@ -194,14 +206,17 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 			s.silent = false
 			klog.Infof("etcd: %s answers again", s.link.target())
 		}
-		select {
-		case s.answers <- answer{s.id, resp.TTL, !answered}:
-		case <-ctx.Done():
-			return true, ctx.Err()
-		}
+		s.tell(ctx, answer{id: s.id, ttl: resp.TTL})
 		if !sleep(ctx, s.interval) {
 			return true, ctx.Err()
 		}
 		silence.Reset(patience)
+	}
+}
+
+func (s *leaseStream) tell(ctx context.Context, a answer) {
+	select {
+	case s.answers <- a:
+	case <-ctx.Done():
 	}
 }

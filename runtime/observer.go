@@ -22,14 +22,14 @@ var (
 func (r *registrar) observe() {
 	r.observeAt = time.Now().Add(jitter(r.conn.cfg.Retry.ObserveDelay))
 	cli := r.conn.link.current()
-	if cli == nil {
-		return
+	if cli == nil || r.silent {
+		return // the first answer brings the check forward
 	}
 	ctx, cancel := r.rpcContext(r.conn.closing)
 	defer cancel()
 	resp, err := cli.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
 	if err != nil {
-		return // the keeper notices an outage
+		return
 	}
 	if resp.TTL < 0 { // 0 is less than a second
 		r.leaseLost(errLeaseGone)

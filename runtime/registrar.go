@@ -78,6 +78,7 @@ type registrar struct {
 	lastErr   error     // of the last reconcile; nil when it succeeded
 	failures  uint      // of the current repair
 	observeAt time.Time // when the records are checked next
+	silent    bool      // etcd does not answer the keeper
 }
 
 // registration is what one Register asked for.

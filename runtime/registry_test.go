@@ -11,6 +11,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/utils"
+	"github.com/cloudwego/kitex/server"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -92,17 +93,6 @@ func connectRegistry(t testing.TB, endpoints []string, opts ...Option) (*Conn, *
 	return c, j
 }
 
-// etcdClient is a client beside the Conn under test, closed with the test.
-func etcdClient(t testing.TB, endpoints []string) *clientv3.Client {
-	t.Helper()
-	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: patience})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = cli.Close() })
-	return cli
-}
-
 func serverInfo(service, addr string) *registry.Info {
 	return &registry.Info{ServiceName: service, Addr: utils.NewNetAddr("tcp", addr), Weight: 10}
 }
@@ -138,6 +128,15 @@ func mustDeregister(t testing.TB, r registry.Registry, infos ...*registry.Info) 
 	}
 }
 
+// registryOf is the registry among a server's options.
+func registryOf(opts []server.Option) registry.Registry {
+	var o server.Options
+	for _, opt := range opts {
+		opt.F(&o, new(utils.Slice))
+	}
+	return o.Registry
+}
+
 func leases(t testing.TB, cli *clientv3.Client) []clientv3.LeaseStatus {
 	t.Helper()
 	resp, err := cli.Leases(testContext(t))
@@ -159,7 +158,7 @@ func awaitNoLease(t testing.TB, cli *clientv3.Client) {
 
 func TestRegisterAndDeregister(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, events := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	info := serverInfo("Hello", "127.0.0.1:8888")
@@ -202,7 +201,7 @@ func TestRegisterAndDeregister(t *testing.T) {
 
 func TestServerOptionsRegisterUnderEveryName(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, _ := connectRegistry(t, cluster.Endpoints())
 	r := conn.newRegistry("", "Hello", "Echo")
 	info := serverInfo("whatever", "127.0.0.1:8888")
@@ -221,7 +220,7 @@ func TestServerOptionsRegisterUnderEveryName(t *testing.T) {
 
 func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, _ := connectRegistry(t, cluster.Endpoints(), WithAdvertiseAddr("10.0.0.1:80"))
 	r := conn.Registry()
 	first, second := serverInfo("Hello", "127.0.0.1:1001"), serverInfo("Hello", "127.0.0.1:1002")
@@ -240,16 +239,6 @@ func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
 		t.Error("the record stands after Deregister")
 	}
 	mustRegister(t, r, second)
-}
-
-func TestDeregisterOfNothing(t *testing.T) {
-	cluster := etcdtest.Start(t)
-	conn, _ := connectRegistry(t, cluster.Endpoints())
-	r := conn.Registry()
-	info := serverInfo("Hello", "127.0.0.1:8888")
-	mustDeregister(t, r, info)
-	mustRegister(t, r, info)
-	mustDeregister(t, r, info, info, info)
 }
 
 func TestRegisterWhileEtcdIsDown(t *testing.T) {
@@ -306,14 +295,14 @@ func TestBackgroundRegisterRegistersWhenEtcdIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	events.wait(t, EventRegistered, 1)
-	if getKey(t, etcdClient(t, cluster.Endpoints()), recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
+	if getKey(t, rawClient(t, cluster), recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
 		t.Error("no record")
 	}
 }
 
 func TestCloseRemovesWhatStands(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
+	cli := rawClient(t, cluster)
 	conn, _ := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	info := serverInfo("Hello", "127.0.0.1:8888")
