@@ -203,13 +203,13 @@ func (r *registrar) run(running context.Context) {
 			r.err = r.shutdown(running)
 			return
 		case <-r.wake:
-			r.takeRequests()
 		case a := <-r.answers:
 			r.answered(a)
 		case n := <-r.news:
 			r.noticed(n)
 		case <-timer.C:
 		}
+		r.takeRequests() // whatever woke it: requests come first
 		r.expireCalls()
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()

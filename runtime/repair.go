@@ -22,7 +22,7 @@ var errContended = errors.New("etcd: the record keeps being changed by others")
 
 // reconcile tries to make etcd what is wanted, and decides when to try again if that failed.
 func (r *registrar) reconcile() {
-	err := r.round(r.conn.closing)
+	err := r.conn.link.explain(r.round(r.conn.closing))
 	r.lastErr = err
 	if err == nil || !r.dirty() {
 		r.failures = 0
