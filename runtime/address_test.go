@@ -15,7 +15,7 @@ import (
 // TestPublishedAddress registers and deregisters a server for every way to say its address, and looks at the key.
 func TestPublishedAddress(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	// A machine without a network has no address to publish for a server that listens everywhere.
 	local, localErr := localHost(true)
 	tcp := func(addr string) net.Addr { return utils.NewNetAddr("tcp", addr) }

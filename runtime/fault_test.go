@@ -85,7 +85,7 @@ func restart(t testing.TB, cluster *etcdtest.Cluster) {
 func TestFaultLeaseRevokedBehindItsBack(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, events := connectRegistry(t, cluster.Endpoints())
 	info := serverInfo("Hello", faultAddr)
 	mustRegister(t, conn.Registry(), info)
@@ -111,7 +111,7 @@ func TestFaultLeaseRevokedBehindItsBack(t *testing.T) {
 func TestFaultKeyDeletedBehindItsBack(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, events := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	// One record of a service is watched otherwise than several.
@@ -145,7 +145,7 @@ func TestFaultEtcdDown(t *testing.T) {
 			t.Run(fmt.Sprintf("outage=%v/wiped=%v", outage, wipe), func(t *testing.T) {
 				t.Parallel()
 				cluster := etcdtest.Start(t)
-				cli := rawClient(t, cluster)
+				cli := etcdClient(t, cluster.Endpoints())
 				opts := []Option{WithLeaseTTL(time.Second)}
 				if long {
 					opts = append(opts, WithLeaseTTL(DefaultLeaseTTL), WithRetry(retry.NewRetryConfig()))
@@ -221,7 +221,7 @@ func TestFaultDeregisterWhileEtcdIsDown(t *testing.T) {
 	begin = time.Now()
 	events.wait(t, EventDeregistered, 2) // one said that it failed
 	t.Logf("removed %v after etcd answered", time.Since(begin))
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	if getKey(t, cli, faultKey) != nil {
 		t.Error("the record stands")
 	}
@@ -233,7 +233,7 @@ func TestFaultDeregisterWhileEtcdIsDown(t *testing.T) {
 func TestFaultLeaderKilled(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t, etcdtest.WithMembers(3))
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, events := connectRegistry(t, cluster.Endpoints(), WithLeaseTTL(3*time.Second))
 	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
 	for range 2 {
@@ -264,7 +264,7 @@ func TestFaultLeaderKilled(t *testing.T) {
 func TestFaultBlackHole(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 	conn, events := connectRegistry(t, []string{proxy.Addr()}, WithLeaseTTL(4*time.Second))
 	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
@@ -285,7 +285,7 @@ func TestFaultBlackHole(t *testing.T) {
 func TestFaultBlackHoleLongerThanTheLease(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 	conn, events := connectRegistry(t, []string{proxy.Addr()})
 	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
@@ -301,7 +301,7 @@ func TestFaultBlackHoleLongerThanTheLease(t *testing.T) {
 func TestFaultHeldBytes(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 	conn, events := connectRegistry(t, []string{proxy.Addr()})
 	info := serverInfo("Hello", faultAddr)
@@ -321,7 +321,7 @@ func TestFaultHeldBytes(t *testing.T) {
 func TestFaultOldProcessDeregistersLate(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	oldConn, oldEvents := connectRegistry(t, cluster.Endpoints())
 	newConn, newEvents := connectRegistry(t, cluster.Endpoints())
 	const times = 100
@@ -347,7 +347,7 @@ func TestFaultOldProcessDeregistersLate(t *testing.T) {
 func TestFaultTwoProcessesOnOneAddress(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	older, events := connectRegistry(t, cluster.Endpoints())
 	newer, newerEvents := connectRegistry(t, cluster.Endpoints())
 	mustRegister(t, older.Registry(), serverInfo("Hello", faultAddr))
@@ -383,7 +383,7 @@ func TestFaultDeregisterRacesRepair(t *testing.T) {
 	t.Parallel()
 	const times = 1000
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, _ := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	stays := serverInfo("Echo", faultAddr) // keeps the lease in use
@@ -497,7 +497,7 @@ func TestFaultHundredConnsRecoverAtOnce(t *testing.T) {
 func TestFaultTenThousandRegistrationsOnOneLease(t *testing.T) {
 	const n = 10_000
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn := connect(t, cluster, WithDrainDelay(0))
 	r := conn.Registry()
 	infos := make([]*registry.Info, n)

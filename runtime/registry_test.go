@@ -93,6 +93,17 @@ func connectRegistry(t testing.TB, endpoints []string, opts ...Option) (*Conn, *
 	return c, j
 }
 
+// etcdClient is a client beside the Conn under test, closed with the test.
+func etcdClient(t testing.TB, endpoints []string) *clientv3.Client {
+	t.Helper()
+	cli, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cli.Close() })
+	return cli
+}
+
 func serverInfo(service, addr string) *registry.Info {
 	return &registry.Info{ServiceName: service, Addr: utils.NewNetAddr("tcp", addr), Weight: 10}
 }
@@ -158,7 +169,7 @@ func awaitNoLease(t testing.TB, cli *clientv3.Client) {
 
 func TestRegisterAndDeregister(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, events := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	info := serverInfo("Hello", "127.0.0.1:8888")
@@ -201,7 +212,7 @@ func TestRegisterAndDeregister(t *testing.T) {
 
 func TestServerOptionsRegisterUnderEveryName(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, _ := connectRegistry(t, cluster.Endpoints())
 	r := conn.newRegistry("", "Hello", "Echo")
 	info := serverInfo("whatever", "127.0.0.1:8888")
@@ -220,7 +231,7 @@ func TestServerOptionsRegisterUnderEveryName(t *testing.T) {
 
 func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, _ := connectRegistry(t, cluster.Endpoints(), WithAdvertiseAddr("10.0.0.1:80"))
 	r := conn.Registry()
 	first, second := serverInfo("Hello", "127.0.0.1:1001"), serverInfo("Hello", "127.0.0.1:1002")
@@ -295,14 +306,14 @@ func TestBackgroundRegisterRegistersWhenEtcdIsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	events.wait(t, EventRegistered, 1)
-	if getKey(t, rawClient(t, cluster), recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
+	if getKey(t, etcdClient(t, cluster.Endpoints()), recordKey(DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
 		t.Error("no record")
 	}
 }
 
 func TestCloseRemovesWhatStands(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	cli := rawClient(t, cluster)
+	cli := etcdClient(t, cluster.Endpoints())
 	conn, _ := connectRegistry(t, cluster.Endpoints())
 	r := conn.Registry()
 	info := serverInfo("Hello", "127.0.0.1:8888")
