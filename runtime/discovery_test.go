@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -16,10 +17,10 @@ import (
 
 const testService = "Hello"
 
-// connect returns a Conn to cluster that the test closes.
-func connect(t testing.TB, cluster *etcdtest.Cluster, opts ...Option) *Conn {
+// connect returns a Conn that the test closes.
+func connect(t testing.TB, endpoints []string, opts ...Option) *Conn {
 	t.Helper()
-	c, err := Connect(cluster.Endpoints(), opts...)
+	c, err := Connect(endpoints, opts...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +96,7 @@ func TestInstancesFollowEtcd(t *testing.T) {
 	cli := etcdClient(t, cluster.Endpoints())
 	put(t, cli, testService, "10.0.0.2:80")
 	put(t, cli, testService+"2", "10.9.9.9:80")
-	c := connect(t, cluster)
+	c := connect(t, cluster.Endpoints())
 
 	first := await(t, c, testService, "10.0.0.2:80")
 	put(t, cli, testService, "10.0.0.1:80")
@@ -122,7 +123,7 @@ func TestResolveReadsTags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := connect(t, cluster).Resolver().Resolve(context.Background(), testService)
+	res, err := connect(t, cluster.Endpoints()).Resolver().Resolve(context.Background(), testService)
 	if err != nil || len(res.Instances) != 1 || !res.Cacheable || res.CacheKey != testService {
 		t.Fatalf("Resolve = %+v, %v", res, err)
 	}
@@ -180,7 +181,7 @@ func syncedConn(tb testing.TB, n int) (*Conn, *clientv3.Client) {
 			ops = ops[:0]
 		}
 	}
-	c := connect(tb, cluster)
+	c := connect(tb, cluster.Endpoints())
 	list, err := c.Instances(testContext(tb), testService)
 	if err != nil || len(list) != n {
 		tb.Fatalf("%d instances, %v", len(list), err)
@@ -224,3 +225,6 @@ func BenchmarkRefresh(b *testing.B) {
 		})
 	}
 }
+
+// long says whether the tests that take minutes are wanted.
+func long() bool { return os.Getenv("KITEX_ETCD_LONG") == "1" }
