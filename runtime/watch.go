@@ -28,7 +28,8 @@ type watcher struct {
 	highest   int64 // the highest revision that etcd has ever shown
 	failures  int   // in a row
 	following time.Time
-	lostFor   error // why the last watch ended; nil before the first
+	lostFor   error // why the last watch ended; nil while it goes well
+	rebuilt   bool  // etcd was found not to be what it was
 
 	gap       time.Duration // between two publications; grows with the stream of events
 	published time.Time
@@ -48,7 +49,7 @@ var errIdle = errors.New("not used")
 // errRebuilt and the other reasons for a resync are what events and logs say.
 var (
 	errRebuilt  = errors.New("etcd's revision went back: it was rebuilt or restored")
-	errDiverged = errors.New("the watch no longer agrees with etcd")
+	errDiverged = errors.New("the watch no longer agrees with etcd: it was rebuilt or restored")
 	errEnded    = errors.New("etcd ended the watch without a reason")
 )
 
@@ -84,6 +85,7 @@ func (w *watcher) fail(err error) {
 	}
 	first := w.lostFor == nil
 	w.lostFor = err
+	w.rebuilt = w.rebuilt || err == errRebuilt || err == errDiverged
 	if snap := w.snapshot(); snap.phase == unsynced {
 		w.swap(&snapshot{err: err})
 	}
@@ -184,12 +186,12 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	}
 	now := time.Now()
 	if resp.Header.Revision < w.highest {
-		w.lostFor = errRebuilt
+		w.lostFor, w.rebuilt = errRebuilt, true
 	}
 	var ignored ignoredKeys
-	w.roster.replace(resp.Kvs, resp.Header.Revision < w.highest, now, ignored.add)
+	w.roster.replace(resp.Kvs, w.rebuilt, now, ignored.add)
 	w.report(&ignored)
-	w.highest = resp.Header.Revision
+	w.highest, w.rebuilt = resp.Header.Revision, false
 	w.heard(now)
 	w.judge(ctx, cli)
 	w.publish(now)
