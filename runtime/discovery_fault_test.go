@@ -36,7 +36,7 @@ func TestFaultCompaction(t *testing.T) {
 	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 	events := newJournal()
-	c := connect(t, []string{proxy.Addr()}, WithEventHandler(events.add))
+	c := connectTo(t, []string{proxy.Addr()}, WithEventHandler(events.add))
 	put(t, cli, testService, "a:1")
 	put(t, cli, testService, "b:1")
 	await(t, c, testService, "a:1", "b:1")
@@ -68,7 +68,7 @@ func TestFaultBlackHole(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
-	c := hurry(connect(t, []string{proxy.Addr()}))
+	c := hurry(connectTo(t, []string{proxy.Addr()}))
 	await(t, c, testService)
 	put(t, cli, testService, "a:1")
 	await(t, c, testService, "a:1") // the watch stands
@@ -89,7 +89,7 @@ func TestFaultBlackHole(t *testing.T) {
 func TestFaultLeaderLoss(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.WithMembers(3))
 	cli := etcdClient(t, cluster.Endpoints())
-	c := connect(t, cluster.Endpoints())
+	c := connect(t, cluster)
 	put(t, cli, testService, "a:1")
 	await(t, c, testService, "a:1")
 	for i := range 2 {
@@ -124,7 +124,7 @@ func TestFaultNoLeader(t *testing.T) {
 	put(t, cli, testService, "a:1")
 	members := cluster.Members()
 	events := newJournal()
-	c := connect(t, []string{members[0].Endpoint()}, WithEventHandler(events.add))
+	c := connectTo(t, []string{members[0].Endpoint()}, WithEventHandler(events.add))
 	await(t, c, testService, "a:1")
 	members[1].Kill()
 	members[2].Kill()
@@ -147,13 +147,13 @@ func TestFaultAuthTokenExpires(t *testing.T) {
 	cli := etcdClient(t, cluster.Endpoints())
 	enableAuth(t, cli)
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
-	root := connect(t, cluster.Endpoints(), WithAuthOpt("root", "root"))
+	root := connect(t, cluster, WithAuthOpt("root", "root"))
 	writer, err := root.link.get(testContext(t))
 	if err != nil {
 		t.Fatal(err)
 	}
 	events := newJournal()
-	c := connect(t, []string{proxy.Addr()}, WithAuthOpt("reader", "reader"), WithEventHandler(events.add))
+	c := connectTo(t, []string{proxy.Addr()}, WithAuthOpt("reader", "reader"), WithEventHandler(events.add))
 	put(t, writer, testService, "a:1")
 	await(t, c, testService, "a:1")
 	tick := time.NewTicker(2500 * time.Millisecond) // a token that is not used ends within 2 s
@@ -205,12 +205,12 @@ func TestFaultPermissionDenied(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	enableAuth(t, cli)
-	c := connect(t, cluster.Endpoints(), WithAuthOpt("reader", "reader"), WithEtcdServicePrefix("other"))
+	c := connect(t, cluster, WithAuthOpt("reader", "reader"), WithEtcdServicePrefix("other"))
 	_, err := c.Resolver().Resolve(context.Background(), testService)
 	if !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Fatalf("Resolve: %v", err)
 	}
-	root := connect(t, cluster.Endpoints(), WithAuthOpt("root", "root"))
+	root := connect(t, cluster, WithAuthOpt("root", "root"))
 	admin, err := root.link.get(testContext(t))
 	if err != nil {
 		t.Fatal(err)
@@ -234,7 +234,7 @@ func TestFaultEtcdRebuilt(t *testing.T) {
 			cli := etcdClient(t, cluster.Endpoints())
 			proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 			events := newJournal()
-			c := hurry(connect(t, []string{proxy.Addr()}, WithEventHandler(events.add), WithEmptyProtection(3*time.Second)))
+			c := hurry(connectTo(t, []string{proxy.Addr()}, WithEventHandler(events.add), WithEmptyProtection(3*time.Second)))
 			lease := clientv3.WithLease(grant(t, cli, 60))
 			for range 20 {
 				put(t, cli, testService, "a:1", lease)
@@ -272,7 +272,7 @@ func TestFaultEtcdRebuilt(t *testing.T) {
 func TestFaultLastInstanceLeaves(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
-	c := connect(t, cluster.Endpoints())
+	c := connect(t, cluster)
 	put(t, cli, testService, "a:1", clientv3.WithLease(grant(t, cli, 60)))
 	put(t, cli, testService, "b:1", clientv3.WithLease(grant(t, cli, 60)))
 	put(t, cli, testService, "c:1")
@@ -292,7 +292,7 @@ func TestFaultLastInstanceLeaves(t *testing.T) {
 func TestFaultLeasesExpire(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
-	c := connect(t, cluster.Endpoints(), WithEmptyProtection(4*time.Second))
+	c := connect(t, cluster, WithEmptyProtection(4*time.Second))
 	addrs := []string{"a:1", "b:1", "c:1"}
 	var leases []clientv3.LeaseID
 	for _, addr := range addrs {
@@ -319,7 +319,7 @@ func TestFaultLeasesExpire(t *testing.T) {
 func TestFaultOneOfTwoClustersDown(t *testing.T) {
 	down, up := etcdtest.Start(t), etcdtest.Start(t)
 	downCli, upCli := etcdClient(t, down.Endpoints()), etcdClient(t, up.Endpoints())
-	a, b := connect(t, down.Endpoints()), connect(t, up.Endpoints())
+	a, b := connect(t, down), connect(t, up)
 	put(t, downCli, testService, "a:1")
 	put(t, upCli, testService, "b:1")
 	await(t, a, testService, "a:1")
@@ -337,7 +337,7 @@ func TestFaultOneOfTwoClustersDown(t *testing.T) {
 // TestFaultWatchFailsAtOnce has a server that answers reads and ends every watch. The attempts are counted.
 func TestFaultWatchFailsAtOnce(t *testing.T) {
 	srv := serveBadWatches(t)
-	c := connect(t, []string{srv.addr})
+	c := connectTo(t, []string{srv.addr})
 	c.directory.timing.maxBackoff = time.Second
 	if _, err := c.Instances(testContext(t), testService); err != nil {
 		t.Fatal(err)
@@ -404,7 +404,7 @@ func TestIdleServiceLosesItsWatch(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
-	c := connect(t, []string{proxy.Addr()})
+	c := connectTo(t, []string{proxy.Addr()})
 	timing := &c.directory.timing
 	timing.check, timing.idle = 20*time.Millisecond, 100*time.Millisecond
 	timing.wake = 10 * time.Second // the resync comes first, however busy the machine is

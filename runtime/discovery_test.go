@@ -17,8 +17,13 @@ import (
 
 const testService = "Hello"
 
-// connect returns a Conn that the test closes.
-func connect(t testing.TB, endpoints []string, opts ...Option) *Conn {
+// connect returns a Conn to cluster that the test closes.
+func connect(t testing.TB, cluster *etcdtest.Cluster, opts ...Option) *Conn {
+	t.Helper()
+	return connectTo(t, cluster.Endpoints(), opts...)
+}
+
+func connectTo(t testing.TB, endpoints []string, opts ...Option) *Conn {
 	t.Helper()
 	c, err := Connect(endpoints, opts...)
 	if err != nil {
@@ -96,7 +101,7 @@ func TestInstancesFollowEtcd(t *testing.T) {
 	cli := etcdClient(t, cluster.Endpoints())
 	put(t, cli, testService, "10.0.0.2:80")
 	put(t, cli, testService+"2", "10.9.9.9:80")
-	c := connect(t, cluster.Endpoints())
+	c := connect(t, cluster)
 
 	first := await(t, c, testService, "10.0.0.2:80")
 	put(t, cli, testService, "10.0.0.1:80")
@@ -123,7 +128,7 @@ func TestResolveReadsTags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := connect(t, cluster.Endpoints()).Resolver().Resolve(context.Background(), testService)
+	res, err := connect(t, cluster).Resolver().Resolve(context.Background(), testService)
 	if err != nil || len(res.Instances) != 1 || !res.Cacheable || res.CacheKey != testService {
 		t.Fatalf("Resolve = %+v, %v", res, err)
 	}
@@ -181,7 +186,7 @@ func syncedConn(tb testing.TB, n int) (*Conn, *clientv3.Client) {
 			ops = ops[:0]
 		}
 	}
-	c := connect(tb, cluster.Endpoints())
+	c := connect(tb, cluster)
 	list, err := c.Instances(testContext(tb), testService)
 	if err != nil || len(list) != n {
 		tb.Fatalf("%d instances, %v", len(list), err)

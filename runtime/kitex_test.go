@@ -131,7 +131,7 @@ func TestPushReachesEveryBalancer(t *testing.T) {
 	} {
 		for _, before := range []bool{true, false} {
 			t.Run(name+map[bool]string{true: " before", false: " after"}[before], func(t *testing.T) {
-				c := etcd.NewTestConn(t, cluster.Endpoints())
+				c := etcd.NewTestConn(t, cluster)
 				var cli hello.Client
 				if before { // the option stands before ours, as in opts of a generated constructor
 					cli = newHello(t, c, opts...)

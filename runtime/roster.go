@@ -16,9 +16,10 @@ type roster struct {
 	defaultWeight int
 	protection    time.Duration // how long the lost are remembered; <= 0 means not at all
 
-	held map[string]holding // by key, what etcd holds, readable or not
-	live int                // how many of held are instances
-	lost map[string]*loss   // by key, instances that went without an explicit delete
+	held     map[string]holding // by key, what etcd holds, readable or not
+	live     int                // how many of held are instances
+	complete int64              // the revision up to which held knows everything
+	lost     map[string]*loss   // by key, instances that went without an explicit delete
 
 	fresh    []*loss   // those of lost that nobody has asked about yet
 	forgetAt time.Time // when the first of lost may have been remembered long enough; zero when there are none
@@ -72,7 +73,7 @@ func (r *roster) touch(key string) {
 	}
 }
 
-// put takes over what etcd holds at a key. The error says why it is not an instance.
+// put takes over that etcd holds kv. The error says why it is not an instance.
 func (r *roster) put(kv *mvccpb.KeyValue) error {
 	key := string(kv.Key)
 	h := holding{lease: kv.Lease, revision: kv.ModRevision}
@@ -84,6 +85,7 @@ func (r *roster) put(kv *mvccpb.KeyValue) error {
 		h.inst = newInstance(key, rec)
 	}
 	r.touch(key)
+	r.complete = max(r.complete, kv.ModRevision)
 	before, known := r.held[key]
 	last := before.inst
 	if l := r.lost[key]; l != nil {
@@ -130,9 +132,10 @@ func (r *roster) count(before, after *instance) {
 	}
 }
 
-// replace takes over everything that etcd holds, as a full read found it. In a rebuilt etcd what is missing was not
-// deleted by anybody: it is served until it comes back.
-func (r *roster) replace(kvs []*mvccpb.KeyValue, rebuilt bool, now time.Time, invalid func(*mvccpb.KeyValue, error)) {
+// replace takes over everything that etcd holds at a revision. In a rebuilt etcd what is missing was not deleted by
+// anybody: it is served until it comes back.
+func (r *roster) replace(kvs []*mvccpb.KeyValue, revision int64, rebuilt bool, now time.Time, invalid func(*mvccpb.KeyValue, error)) {
+	rebuilt = rebuilt || r.contradict(kvs)
 	found := make(map[string]struct{}, len(kvs))
 	for _, kv := range kvs {
 		found[string(kv.Key)] = struct{}{}
@@ -145,9 +148,17 @@ func (r *roster) replace(kvs []*mvccpb.KeyValue, rebuilt bool, now time.Time, in
 			r.drop(key, now)
 		}
 	}
+	r.complete = revision
 	if rebuilt {
 		r.serveLost()
 	}
+}
+
+// contradict says whether kvs hold something old that was never seen: then they are not the history that held comes from.
+func (r *roster) contradict(kvs []*mvccpb.KeyValue) bool {
+	return slices.ContainsFunc(kvs, func(kv *mvccpb.KeyValue) bool {
+		return kv.ModRevision <= r.complete && r.held[string(kv.Key)].revision != kv.ModRevision
+	})
 }
 
 // The leases of the lost are asked about when no more than askBelow instances are left: few enough that nobody needs to

@@ -150,7 +150,7 @@ func TestProtectionInARebuiltEtcd(t *testing.T) {
 	r.want("a:1", "b:1", "c:1")
 	before, _ := r.publish()
 	r.revision = 0
-	r.replace([]*mvccpb.KeyValue{r.kv("b:1", 9)}, true, r.now, nil)
+	r.replace([]*mvccpb.KeyValue{r.kv("b:1", 9)}, 100, false, r.now, nil) // long past what was known
 	r.judge()
 	r.want("a:1", "b:1", "c:1")
 	after, differs := r.publish()

@@ -189,7 +189,7 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 		w.lostFor, w.rebuilt = errRebuilt, true
 	}
 	var ignored ignoredKeys
-	w.roster.replace(resp.Kvs, w.rebuilt, now, ignored.add)
+	w.roster.replace(resp.Kvs, resp.Header.Revision, w.rebuilt, now, ignored.add)
 	w.report(&ignored)
 	w.highest, w.rebuilt = resp.Header.Revision, false
 	w.heard(now)
