@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
@@ -80,7 +82,7 @@ func (w *watcher) fail(err error) {
 		w.failures = 0
 	}
 	w.failures++
-	if errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrPermissionDenied) || errors.Is(err, rpctypes.ErrAuthOldRevision) {
+	if refusedWatch(err) {
 		w.dir.watchStream.Add(1)
 	}
 	first := w.lostFor == nil
@@ -165,6 +167,14 @@ func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timing.rpc)
 	defer cancel()
 	return w.conn.link.get(ctx)
+}
+
+// refusedWatch says whether etcd refused a watch for the token of its stream. A watch's error is but text to the etcd
+// client.
+func refusedWatch(err error) bool {
+	return slices.ContainsFunc([]error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionDenied}, func(refusal error) bool {
+		return strings.HasSuffix(err.Error(), refusal.Error())
+	})
 }
 
 // watchContext asks etcd to end the watch when its member has no leader. Watches with the same metadata share one stream
