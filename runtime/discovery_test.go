@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -230,6 +229,3 @@ func BenchmarkRefresh(b *testing.B) {
 		})
 	}
 }
-
-// long says whether the tests that take minutes are wanted.
-func long() bool { return os.Getenv("KITEX_ETCD_LONG") == "1" }
