@@ -38,6 +38,10 @@ func TestHostileKeys(t *testing.T) {
 		t.Errorf("%d reports of the foreign keys, want 1", n)
 	}
 
+	put(t, cli, "Hello", "127.0.0.1:9")
+	await(t, conn, "Hello", "127.0.0.1:1", "127.0.0.1:9") // the watch stands: what follows comes one by one
+	remove(t, cli, "Hello", "127.0.0.1:9")
+
 	hostile := map[string]string{
 		"a/127.0.0.1:2":            testRecord("127.0.0.1:2"), // a service "Hello/a" cannot be
 		"/127.0.0.1:2":             testRecord("127.0.0.1:2"),
