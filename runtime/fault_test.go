@@ -260,8 +260,8 @@ func TestFaultLeaderKilled(t *testing.T) {
 	events.wait(t, EventRestored, n+1)
 }
 
-// TestFaultBlackHole: a connection that takes everything and delivers nothing is replaced before the lease ends.
-func TestFaultBlackHole(t *testing.T) {
+// TestFaultLeaseInABlackHole: a connection that takes everything and delivers nothing is replaced before the lease ends.
+func TestFaultLeaseInABlackHole(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
@@ -281,8 +281,8 @@ func TestFaultBlackHole(t *testing.T) {
 	}
 }
 
-// TestFaultBlackHoleLongerThanTheLease: the lease ends meanwhile.
-func TestFaultBlackHoleLongerThanTheLease(t *testing.T) {
+// TestFaultBlackHoleOutlivesTheLease: the lease ends meanwhile.
+func TestFaultBlackHoleOutlivesTheLease(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/connpool"
 	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/kerrors"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
@@ -44,13 +45,7 @@ func serveHello(t testing.TB, opts ...server.Option) *helloServer {
 		t.Fatal(err)
 	}
 	h := &helloServer{addr: ln.Addr().String()}
-	svr := hello.NewServer(h, append([]server.Option{
-		server.WithListener(ln),
-		server.WithTransServerFactory(gonet.NewTransServerFactory()),
-		server.WithTransHandlerFactory(gonet.NewSvrTransHandlerFactory()),
-		server.WithExitSignal(func() <-chan error { return nil }),
-		server.WithExitWaitTime(5 * time.Second),
-	}, opts...)...)
+	svr := hello.NewServer(h, append(onGonet(ln), opts...)...)
 	ran := make(chan error, 1)
 	go func() { ran <- svr.Run() }()
 	t.Cleanup(func() {
@@ -59,6 +54,21 @@ func serveHello(t testing.TB, opts ...server.Option) *helloServer {
 		}
 	})
 	return h
+}
+
+// onGonet are the options of a server that shares its process with others.
+func onGonet(ln net.Listener) []server.Option {
+	return []server.Option{
+		server.WithListener(ln),
+		server.WithTransServerFactory(gonet.NewTransServerFactory()),
+		server.WithTransHandlerFactory(gonet.NewSvrTransHandlerFactory()),
+		server.WithExitSignal(func() <-chan error { return nil }),
+		server.WithExitWaitTime(5 * time.Second),
+	}
+}
+
+func longPool() client.Option {
+	return client.WithLongConnection(connpool.IdleConfig{MaxIdlePerAddress: 100, MaxIdleGlobal: 1000, MaxIdleTimeout: time.Minute})
 }
 
 func newHello(t testing.TB, c *etcd.Conn, opts ...client.Option) hello.Client {

@@ -6,14 +6,21 @@ import (
 	"go.uber.org/goleak"
 )
 
+// ChildForTesting runs and exits in a process that a test started, and returns in every other.
+var ChildForTesting func()
+
 // TestMain fails when a test leaves a goroutine behind. Those that Kitex starts for the process, once for each of its
 // packages or for each key that it will never free, are not the tests'.
 func TestMain(m *testing.M) {
+	ChildForTesting()
 	goleak.VerifyTestMain(m,
 		// One for each Conn whose clients were made: Kitex never stops a balancer factory.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/loadbalance/lbcache.(*BalancerFactory).watcher"),
 		// One for each refresh interval, until its last balancer has expired.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/utils.(*SharedTicker).Tick"),
+		// Of the process: the workers that Kitex's clients run their calls with a timeout on, and their ticker.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/client.(*timeoutPool).createWorker.func1"),
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/client.(*timeoutPool).createTicker.func1"),
 		// Of the process: netpoll's pollers and idle workers.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"),
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/wpool.(*Pool).Tick"),
