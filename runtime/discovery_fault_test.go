@@ -62,9 +62,9 @@ func TestFaultCompaction(t *testing.T) {
 	}
 }
 
-// TestFaultBlackHole has a connection swallow everything. What is known goes on being served, and what happened meanwhile
+// TestFaultDiscoveryBlackHole has a connection swallow everything. What is known goes on being served, and what happened meanwhile
 // is seen over a new connection.
-func TestFaultBlackHole(t *testing.T) {
+func TestFaultDiscoveryBlackHole(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
