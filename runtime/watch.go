@@ -251,7 +251,7 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 // judge finds out why instances went, where that matters, and protects the list from becoming empty without cause.
 func (w *watcher) judge(ctx context.Context, cli *clientv3.Client) {
 	for _, lease := range w.roster.questions() {
-		rpcCtx, cancel := context.WithTimeout(ctx, w.timing.probe)
+		rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc)
 		resp, err := cli.TimeToLive(rpcCtx, clientv3.LeaseID(lease))
 		cancel()
 		w.roster.answer(lease, err == nil && resp.TTL > 0)
