@@ -166,10 +166,15 @@ func TestSymbolicLinks(t *testing.T) {
 	files["elsewhere/hello/kitex.go"] = kitexPackageOf("elsewhere", "Other")
 	files["target.go"] = templates.Header + "\n"
 	writeFiles(t, files)
-	link(t, "../../elsewhere", "kitex_gen/api/more") // a directory that would be refused
+	link(t, "../../elsewhere", "kitex_gen/api/more")
+	writeFile(t, "kitex_gen/api/linked/doc.go", "package other\n")
+	link(t, "../../../elsewhere/hello/kitex.go", "kitex_gen/api/linked/kitex.go")
 	mustRun(t)
 	if _, err := os.Stat("elsewhere/hello/with_etcd.go"); !os.IsNotExist(err) {
 		t.Errorf("written beyond the link: %v", err)
+	}
+	if _, err := os.Stat("kitex_gen/api/linked/with_etcd.go"); !os.IsNotExist(err) {
+		t.Errorf("a linked file was read: %v", err)
 	}
 
 	if err := os.Remove(helloFile); err != nil {
@@ -199,6 +204,15 @@ func TestDirectoryInPlaceOfFile(t *testing.T) {
 	if !maps.Equal(readFiles(t), files) {
 		t.Error("the files changed")
 	}
+}
+
+// Other files of the package may declare what is no hindrance to the generated one.
+func TestHarmlessNames(t *testing.T) {
+	files := shop()
+	files["kitex_gen/api/hello/mine.go"] = "package hello\n\nvar _, NewHelloClient = 1, 2\n\ntype t struct{}\n\nfunc (t) NewHelloClientWithEtcd() {}\n\nfunc init() {}\n"
+	files["kitex_gen/api/hello/mine_test.go"] = "package hello_test\n\nfunc NewHelloClientWithEtcd() {}\n"
+	writeFiles(t, files)
+	mustRun(t)
 }
 
 // Services in directories that Go ignores are ignored, unless such a directory is named itself.
