@@ -31,25 +31,27 @@ func TestFreshModule(t *testing.T) {
 	diffTrees(t, readTree(t, byTemplate, isGo), readTree(t, byCommand, isGo))
 	testGreeter(t, byCommand, byTemplate)
 	testGreeter(t, byTemplate, byCommand)
+	t.Run("vendor", func(t *testing.T) { testVendor(t, byCommand) })
 }
 
-// TestVendor generates and builds in a module that vendors everything, both tools included.
-func TestVendor(t *testing.T) {
+// testVendor vendors everything that the module needs, both tools included, and generates and builds again.
+func testVendor(t *testing.T, dir string) {
 	if testing.Short() {
 		t.Skip("compiles Kitex and its tool from the vendor directory, which takes a minute when the build cache is cold")
 	}
-	dir := greeter(t)
-	goCommand(t, dir, "generate")
+	want := readTree(t, dir, isGo)
 	goCommand(t, dir, "mod", "vendor")
-	want := readTree(t, filepath.Join(dir, "kitex_gen"), isGo)
 	if err := os.RemoveAll(filepath.Join(dir, "kitex_gen")); err != nil {
 		t.Fatal(err)
 	}
 	// With -trimpath the build cache does not care where the vendor directory lies.
 	t.Setenv("GOFLAGS", "-mod=vendor -trimpath")
 	goCommand(t, dir, "generate")
-	diffTrees(t, readTree(t, filepath.Join(dir, "kitex_gen"), isGo), want)
 	goCommand(t, dir, "build", "-o", "greeter")
+	if err := os.RemoveAll(filepath.Join(dir, "vendor")); err != nil {
+		t.Fatal(err)
+	}
+	diffTrees(t, readTree(t, dir, isGo), want)
 }
 
 // greeter makes a copy of testdata/greeter, in a module that requires what this one does and this one.
