@@ -274,15 +274,24 @@ func TestCalls(t *testing.T) {
 			defer conn.Close()
 			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
-			answer, err := kind.exchange(ctx, conn)
-			for err != nil && ctx.Err() == nil { // Kitex registers a second after it listens
-				time.Sleep(20 * time.Millisecond)
-				answer, err = kind.exchange(ctx, conn)
-			}
-			if answer != "hello" {
+			if answer, err := poll(ctx, func() (string, error) { return kind.exchange(ctx, conn) }); answer != "hello" {
 				t.Errorf("answer %q, %v", answer, err)
 			}
 		})
+	}
+}
+
+// poll calls until there is an answer: Kitex registers a second after it listens, and says nowhere that it has.
+func poll(ctx context.Context, call func() (string, error)) (answer string, err error) {
+	for {
+		if answer, err = call(); err == nil {
+			return answer, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", err
+		case <-time.After(20 * time.Millisecond):
+		}
 	}
 }
 

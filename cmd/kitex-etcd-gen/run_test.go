@@ -110,6 +110,18 @@ func TestOrphanIsRemoved(t *testing.T) {
 	}
 }
 
+// A licence above the header makes a file stale, not someone else's.
+func TestLicensedFileIsOurs(t *testing.T) {
+	writeFiles(t, shop())
+	mustRun(t)
+	want := readFiles(t)
+	writeFile(t, helloFile, "// Copyright of the shop\n\n"+want[helloFile])
+	mustRun(t)
+	if got := readFiles(t); !maps.Equal(got, want) {
+		t.Errorf("%s", got[helloFile])
+	}
+}
+
 // A file called with_etcd.go that is not ours is nobody's orphan.
 func TestForeignFileOutsideServices(t *testing.T) {
 	files := shop()

@@ -124,7 +124,10 @@ func listTree(root string, all map[string]*directory) ([]*directory, error) {
 		}
 		return nil
 	})
-	return tree, err
+	if err != nil {
+		return nil, err
+	}
+	return tree, nil
 }
 
 // holder returns the directory that holds the one at below, a path below the root; abs is its absolute path.
