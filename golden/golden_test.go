@@ -6,6 +6,7 @@ package golden
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -182,6 +183,18 @@ func TestTemplateRefusesUse(t *testing.T) {
 func TestCompiles(t *testing.T) {
 	if out, err := exec.Command("go", "build", "./...").CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestFirstRelease keeps first_release as the first release generated it. It has no case.txt, nothing generates it again: a
+// service repository that upgrades the runtime alone has to go on compiling, as TestCompiles shows, without generating again.
+func TestFirstRelease(t *testing.T) {
+	const (
+		file = "first_release/kitex_gen/api/chat/with_etcd.go"
+		want = "d5805c00480120d8642e5e89282a0b9c30e097d86ec6e9d8ebd29fc3f8b89114"
+	)
+	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(readFile(t, file)))); got != want {
+		t.Errorf("%s was changed: restore it; its SHA-256 is %s, want %s", file, got, want)
 	}
 }
 

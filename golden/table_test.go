@@ -20,6 +20,8 @@ generated, and the result with our with_etcd.go, as real packages. A test writes
     go test ./golden             compare
     go test ./golden -update     generate again; what does not build is refused
 
+first_release is no case: it is what the first release generated, never generated again, and has to compile for ever.
+
 | case | what | Kitex's own code | kitex-etcd-gen | stock Kitex with our template |
 |---|---|---|---|---|
 `, kitex.Version)

@@ -10,9 +10,11 @@ import (
 	api "github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
 )
 
-// If this line does not compile, the runtime is older than the generator that wrote this file. Upgrade it:
+// This line does not compile when the runtime does not fit this file. If the runtime is the older of the two, upgrade it:
 //
 //	go get github.com/kitex-contrib/kitex-etcd
+//
+// Otherwise generate this file again.
 const _ = etcd.SupportsGenerated1
 
 // HelloServiceName is the name of Hello in etcd: servers register it, clients look it up.

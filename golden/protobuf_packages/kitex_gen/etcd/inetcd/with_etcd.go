@@ -11,9 +11,11 @@ import (
 	etcd0 "github.com/kitex-contrib/kitex-etcd/golden/protobuf_packages/kitex_gen/etcd"
 )
 
-// If this line does not compile, the runtime is older than the generator that wrote this file. Upgrade it:
+// This line does not compile when the runtime does not fit this file. If the runtime is the older of the two, upgrade it:
 //
 //	go get github.com/kitex-contrib/kitex-etcd
+//
+// Otherwise generate this file again.
 const _ = etcd.SupportsGenerated1
 
 // InEtcdServiceName is the name of InEtcd in etcd: servers register it, clients look it up.

@@ -11,9 +11,11 @@ import (
 	runtime "github.com/kitex-contrib/kitex-etcd/golden/protobuf_packages/kitex_gen/runtime"
 )
 
-// If this line does not compile, the runtime is older than the generator that wrote this file. Upgrade it:
+// This line does not compile when the runtime does not fit this file. If the runtime is the older of the two, upgrade it:
 //
 //	go get github.com/kitex-contrib/kitex-etcd
+//
+// Otherwise generate this file again.
 const _ = etcd.SupportsGenerated1
 
 // InRuntimeServiceName is the name of InRuntime in etcd: servers register it, clients look it up.

@@ -10,9 +10,11 @@ import (
 	shop "github.com/kitex-contrib/kitex-etcd/golden/kitex_v0_11_3/kitex_gen/pb/shop"
 )
 
-// If this line does not compile, the runtime is older than the generator that wrote this file. Upgrade it:
+// This line does not compile when the runtime does not fit this file. If the runtime is the older of the two, upgrade it:
 //
 //	go get github.com/kitex-contrib/kitex-etcd
+//
+// Otherwise generate this file again.
 const _ = etcd.SupportsGenerated1
 
 // NothingServiceName is the name of Nothing in etcd: servers register it, clients look it up.

@@ -10,9 +10,11 @@ import (
 	pb "github.com/kitex-contrib/kitex-etcd/golden/flag_gen_path_protobuf/gen.d/out/dotted.v1/pb"
 )
 
-// If this line does not compile, the runtime is older than the generator that wrote this file. Upgrade it:
+// This line does not compile when the runtime does not fit this file. If the runtime is the older of the two, upgrade it:
 //
 //	go get github.com/kitex-contrib/kitex-etcd
+//
+// Otherwise generate this file again.
 const _ = etcd.SupportsGenerated1
 
 // DottedServiceName is the name of Dotted in etcd: servers register it, clients look it up.
