@@ -228,17 +228,43 @@ func TestUncommitted(t *testing.T) {
 	}
 }
 
+// TestHandshake builds against a runtime that is too old for the generated code: what the compiler complains of is the line
+// whose comment says what to do.
+func TestHandshake(t *testing.T) {
+	const constant = "SupportsGenerated1"
+	source := readFile(t, "../runtime/generated.go")
+	old := strings.ReplaceAll(source, "const "+constant, "const SupportsGenerated0")
+	if old == source {
+		t.Fatalf("the runtime does not declare %s where this test looks for it", constant)
+	}
+	file := filepath.Join(t.TempDir(), "generated.go")
+	write(t, file, []byte(old))
+	out, err := build(t, map[string]string{"../runtime/generated.go": file}, "./first_release/...")
+	if err == nil || !strings.Contains(string(out), templates.FileName) || !strings.Contains(string(out), "undefined: etcd."+constant) {
+		t.Errorf("go build: %v\n%s", err, out)
+	}
+}
+
 // buildOverlaid builds the packages below dir as if they were in the case's folder, with this module's dependencies.
 func buildOverlaid(t *testing.T, c testCase, dir string) (output []byte, err error) {
 	t.Helper()
-	var overlay struct{ Replace map[string]string }
-	overlay.Replace = make(map[string]string)
+	replace := make(map[string]string)
 	for name := range readTree(t, dir, isGo) {
-		abs, err := filepath.Abs(filepath.Join(c.name, name))
+		replace[filepath.Join(c.name, name)] = filepath.Join(dir, name)
+	}
+	return build(t, replace, "./"+c.name+"/...")
+}
+
+// build runs go build with the files that replace names, by relative path, in the place of others.
+func build(t *testing.T, replace map[string]string, packages string) (output []byte, err error) {
+	t.Helper()
+	overlay := struct{ Replace map[string]string }{make(map[string]string)}
+	for name, by := range replace {
+		abs, err := filepath.Abs(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		overlay.Replace[abs] = filepath.Join(dir, name)
+		overlay.Replace[abs] = by
 	}
 	data, err := json.Marshal(overlay)
 	if err != nil {
@@ -246,7 +272,7 @@ func buildOverlaid(t *testing.T, c testCase, dir string) (output []byte, err err
 	}
 	file := filepath.Join(t.TempDir(), "overlay.json")
 	write(t, file, data)
-	return exec.Command("go", "build", "-overlay", file, "./"+c.name+"/...").CombinedOutput()
+	return exec.Command("go", "build", "-overlay", file, packages).CombinedOutput()
 }
 
 // updateTree replaces the committed tree, unless the new one does not build.

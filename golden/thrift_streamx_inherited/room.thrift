@@ -1,0 +1,4 @@
+include "chat.thrift"
+namespace go room
+
+service Room extends chat.Chat {}
