@@ -1,0 +1,13 @@
+namespace go api
+
+struct Request {
+    1: string message
+}
+
+struct Response {
+    1: string message
+}
+
+service Hello_Test {
+    Response echo(1: Request req)
+}
