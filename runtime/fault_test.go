@@ -165,6 +165,7 @@ func TestFaultEtcdDown(t *testing.T) {
 				}
 				restart(t, cluster)
 				begin := time.Now()
+				cli = etcdClient(t, cluster.Endpoints()) // the old one, on gRPC's defaults, would be back minutes later
 				if wipe {
 					events.wait(t, EventRestored, 2)
 					t.Logf("back %v after etcd answered", time.Since(begin))

@@ -14,6 +14,8 @@ const (
 	// reopenDelay is how long the opening of a new stream is put off at most, once there is a connection. With gRPC's
 	// maxReconnectDelay it has to stay below the 3 s within which everything is to be back.
 	reopenDelay = 1500 * time.Millisecond
+	// maxInterval is the longest time between two renewals: they also tell that the lease is gone.
+	maxInterval = 10 * time.Second
 	// minPatience is the least time that etcd is given to answer a renewal.
 	minPatience = time.Second
 )
@@ -37,10 +39,6 @@ func (r *registrar) grant(ctx context.Context, cli *clientv3.Client) error {
 func (r *registrar) leaseLost(cause error) {
 	r.lease = 0
 	r.retryAt = time.Time{}
-	// Watches begin anew with the records: a rebuilt etcd counts its revisions from 1 and would long send nothing.
-	for _, w := range r.watches {
-		w.stop()
-	}
 	for e := range r.removing {
 		r.removed(e, false)
 	}
@@ -54,7 +52,9 @@ func (r *registrar) leaseLost(cause error) {
 			continue
 		}
 		for _, e := range reg.entries {
-			r.lost[e] = struct{}{}
+			if !e.taken { // those wait for a check: the process that took over comes first
+				r.lost[e] = struct{}{}
+			}
 		}
 	}
 }
@@ -84,7 +84,7 @@ func (r *registrar) answered(a answer) {
 		return
 	}
 	if first {
-		r.observeAt = time.Now().Add(jitter(recheckDelay / 2))
+		r.observeAt = time.Now().Add(jitter(recheckDelay))
 		if unanswered(r.lastErr) {
 			r.retryAt = time.Time{}
 		}
@@ -112,13 +112,13 @@ func (k *keeper) start(r *registrar, id clientv3.LeaseID) {
 	}
 	k.stop()
 	ctx, cancel := context.WithCancel(r.conn.running)
-	s := leaseStream{link: r.conn.link, id: id, interval: r.ttl / 3, answers: r.answers}
+	s := leaseStream{link: r.conn.link, id: id, interval: min(r.ttl/3, maxInterval), answers: r.answers}
 	if !r.conn.start(func(context.Context) { s.run(ctx) }) {
 		cancel()
 		return
 	}
 	k.id, k.cancel = id, cancel
-	r.silent = id == 0 // it is started for its first answer
+	r.silent = unanswered(r.lastErr)
 }
 
 func (k *keeper) stop() {

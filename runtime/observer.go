@@ -25,21 +25,22 @@ func (r *registrar) observe() {
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
 	}
-	ctx, cancel := r.rpcContext(r.conn.closing)
-	defer cancel()
-	resp, err := cli.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
-	if err != nil {
-		return
-	}
-	if resp.TTL < 0 { // 0 is less than a second
-		r.leaseLost(errLeaseGone)
-		return
-	}
-	attached := make(map[string]struct{}, len(resp.Keys))
-	for _, key := range resp.Keys {
-		attached[string(key)] = struct{}{}
-		if r.entries[string(key)] == nil {
-			r.stray(string(key))
+	attached := make(map[string]struct{}, len(r.entries))
+	if r.lease != 0 {
+		ctx, cancel := r.rpcContext(r.conn.closing)
+		defer cancel()
+		resp, err := cli.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
+		if err != nil {
+			return
+		}
+		if resp.TTL < 0 { // 0 is less than a second
+			r.leaseLost(errLeaseGone)
+		}
+		for _, key := range resp.Keys {
+			attached[string(key)] = struct{}{}
+			if r.entries[string(key)] == nil {
+				r.stray(string(key))
+			}
 		}
 	}
 	for _, reg := range r.regs {
@@ -51,7 +52,7 @@ func (r *registrar) observe() {
 				continue
 			}
 			if e.taken {
-				r.lost[e] = struct{}{} // stands again once the other's record is gone
+				r.lost[e] = struct{}{} // stands again if the other's record is gone
 				r.retryAt = time.Time{}
 			} else {
 				r.lose(e, errUnlisted)
@@ -127,6 +128,21 @@ func (r *registrar) watch(e *entry) {
 	w.cancels = append(w.cancels, cancel)
 }
 
+// rewound begins all watches anew at rev: etcd was rebuilt, or restored from a backup, and counts its revisions again from
+// below those that the watches wait for.
+func (r *registrar) rewound(rev int64) {
+	for _, w := range r.watches {
+		w.stop()
+	}
+	for _, e := range r.entries {
+		if e.watched {
+			e.rev = rev
+			r.watch(e)
+		}
+	}
+	r.observeAt = time.Now()
+}
+
 // unwatch ends the watching of a record.
 func (r *registrar) unwatch(e *entry) {
 	if !e.watched {
@@ -162,7 +178,10 @@ func (r *registrar) noticed(n recordNews) {
 		}
 		switch {
 		case deleted && e.taken:
-			// The process that took over may be repairing it. A check finds out.
+			// The process that took over may be about to repair it. A check finds out.
+			if at := time.Now().Add(jitter(reclaimDelay)); at.Before(r.observeAt) {
+				r.observeAt = at
+			}
 		case deleted:
 			r.lose(e, errDeleted)
 		case !r.ours(ev.Kv):

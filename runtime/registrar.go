@@ -18,8 +18,10 @@ const (
 	rpcTimeout = 2 * time.Second
 	// callRetryDelay is the pause between two attempts while a Register or Deregister waits for the outcome.
 	callRetryDelay = 200 * time.Millisecond
-	// recheckDelay is, at most, how long after a reconnection the records are checked.
-	recheckDelay = time.Second
+	// recheckDelay is how long after a reconnection the records are checked.
+	recheckDelay = 500 * time.Millisecond
+	// reclaimDelay is how long a process that took over a key has to put its record back when that is gone.
+	reclaimDelay = 5 * time.Second
 	// shutdownTimeout bounds the removal of the records by Close.
 	shutdownTimeout = 2 * time.Second
 )
@@ -63,6 +65,7 @@ type registrar struct {
 	ttl    time.Duration                 // of the last lease, or what will be asked for
 	leases map[clientv3.LeaseID]struct{} // every lease this Conn ever had: what stands under one of them is ours
 	keeper keeper
+	rev    int64 // etcd's revision at the last write
 
 	regs     map[*registry.Info]*registration // what servers want to stand
 	refused  map[*registry.Info]struct{}      // failed to register: Kitex deregisters them nevertheless
@@ -78,7 +81,7 @@ type registrar struct {
 	lastErr   error     // of the last reconcile; nil when it succeeded
 	failures  uint      // of the current repair
 	observeAt time.Time // when the records are checked next
-	silent    bool      // etcd does not answer the keeper
+	silent    bool      // the keeper waits for an answer
 }
 
 // registration is what one Register asked for.
@@ -227,7 +230,7 @@ func (r *registrar) run(running context.Context) {
 func (r *registrar) dirty() bool { return len(r.pending)+len(r.lost)+len(r.removing) > 0 }
 
 // observing says whether there is something to check.
-func (r *registrar) observing() bool { return r.lease != 0 && len(r.entries) > 0 }
+func (r *registrar) observing() bool { return len(r.entries) > 0 }
 
 // nextTime is when run has something to do, if nothing happens before.
 func (r *registrar) nextTime() time.Time {

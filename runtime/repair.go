@@ -1,9 +1,12 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
@@ -27,6 +30,9 @@ func (r *registrar) reconcile() {
 	if err == nil || !r.dirty() {
 		r.failures = 0
 		return
+	}
+	if unanswered(err) && !r.silent && r.failures == 0 {
+		r.keeper.stop() // to start anew and tell when etcd answers: it may sleep through a short outage
 	}
 	delay := r.conn.cfg.Retry.RetryDelay
 	if r.repairing() {
@@ -105,10 +111,14 @@ func (r *registrar) put(ctx context.Context, cli *clientv3.Client) error {
 			return err
 		}
 	}
-	if err := r.putPending(ctx, cli); err != nil {
+	refusal := r.putPending(ctx, cli)
+	if refusal != nil && !permanent(refusal) {
+		return refusal
+	}
+	if err := r.putLost(ctx, cli); err != nil {
 		return err
 	}
-	return r.putLost(ctx, cli)
+	return refusal
 }
 
 // putPending writes new registrations, whatever stands at their keys: the newer process wins. Those of many servers
@@ -201,18 +211,40 @@ func (r *registrar) failRefused(reg *registration, err error) {
 // putLost writes records anew that are missing, and leaves alone what another process wrote.
 func (r *registrar) putLost(ctx context.Context, cli *clientv3.Client) error {
 	restored := 0
-	for len(r.lost) > 0 {
-		batch := firstEntries(r.lost)
+	err := r.inBatches(r.lost, func(batch []*entry) error {
 		n, err := r.restore(ctx, cli, batch)
 		restored += n
-		if err != nil {
-			return err
-		}
-	}
+		return err
+	})
 	if restored > 0 {
 		klog.Infof("etcd: restored %d registrations at %s", restored, r.conn.link.target())
 	}
-	return nil
+	return err
+}
+
+// inBatches calls write for as many of set at a time as fit into one transaction. When etcd refuses a batch, each record
+// is tried alone, so that no server suffers for another. It stops early, with nil, when there are new requests.
+func (r *registrar) inBatches(set map[*entry]struct{}, write func([]*entry) error) (refusal error) {
+	for batch := range slices.Chunk(slices.Collect(maps.Keys(set)), maxTxnOps) {
+		err := write(batch)
+		if permanent(err) && len(batch) > 1 {
+			for i := range batch {
+				if err = write(batch[i : i+1]); err != nil && !permanent(err) {
+					return err
+				}
+				refusal = cmp.Or(refusal, err)
+			}
+			continue
+		}
+		if err != nil && !permanent(err) {
+			return err
+		}
+		refusal = cmp.Or(refusal, err)
+		if len(r.wake) > 0 {
+			break
+		}
+	}
+	return refusal
 }
 
 // restore writes those of batch that are missing or stand under an earlier lease of ours.
@@ -267,12 +299,7 @@ func (r *registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 
 // remove deletes the records that are no longer wanted, where they are ours.
 func (r *registrar) remove(ctx context.Context, cli *clientv3.Client) error {
-	for len(r.removing) > 0 {
-		if err := r.delete(ctx, cli, firstEntries(r.removing)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.inBatches(r.removing, func(batch []*entry) error { return r.delete(ctx, cli, batch) })
 }
 
 func (r *registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*entry) error {
@@ -351,6 +378,10 @@ func (r *registrar) txn(ctx context.Context, cli *clientv3.Client, op clientv3.O
 	if err != nil {
 		return nil, err
 	}
+	if rev := resp.Txn().Header.Revision; rev < r.rev {
+		r.rewound(rev)
+	}
+	r.rev = resp.Txn().Header.Revision
 	return resp.Txn(), nil
 }
 
@@ -377,17 +408,6 @@ func deletes(entries []*entry) []clientv3.Op {
 		ops[i] = clientv3.OpDelete(e.key)
 	}
 	return ops
-}
-
-// firstEntries takes as many of set as fit into one transaction.
-func firstEntries(set map[*entry]struct{}) []*entry {
-	batch := make([]*entry, 0, min(len(set), maxTxnOps))
-	for e := range set {
-		if batch = append(batch, e); len(batch) == maxTxnOps {
-			break
-		}
-	}
-	return batch
 }
 
 // errorCode is the gRPC code of an error of the etcd client.
