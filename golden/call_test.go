@@ -49,7 +49,10 @@ var kinds = map[string]struct {
 				return "", err
 			}
 			resp, err := cli.Echo(ctx, &unaryAPI.Request{Message: "hello"})
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"thrift_streaming": {
@@ -70,7 +73,10 @@ var kinds = map[string]struct {
 			}
 			resp, err := talk.Recv()
 			talk.Close()
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"thrift_streamx": {
@@ -91,7 +97,10 @@ var kinds = map[string]struct {
 			}
 			resp, err := talk.Recv(ctx)
 			talk.CloseSend(ctx)
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"thrift_combined": {
@@ -108,7 +117,10 @@ var kinds = map[string]struct {
 				return "", err
 			}
 			counted, err := cli.Count(ctx, &combinedAPI.Request{Message: "lo"})
-			return placed.GetMessage() + counted.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return placed.GetMessage() + counted.GetMessage(), nil
 		},
 	},
 	"protobuf_unary": {
@@ -121,7 +133,10 @@ var kinds = map[string]struct {
 				return "", err
 			}
 			resp, err := cli.Echo(ctx, &pbUnaryAPI.Request{Message: "hello"})
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"protobuf_streaming": {
@@ -142,7 +157,10 @@ var kinds = map[string]struct {
 			}
 			resp, err := talk.Recv()
 			talk.Close()
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"protobuf_streamx": {
@@ -163,7 +181,10 @@ var kinds = map[string]struct {
 			}
 			resp, err := talk.Recv(ctx)
 			talk.CloseSend(ctx)
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 	"protobuf_combined": {
@@ -176,7 +197,10 @@ var kinds = map[string]struct {
 				return "", err
 			}
 			resp, err := cli.Place(ctx, &pbCombinedAPI.Request{Message: "hello"})
-			return resp.GetMessage(), err
+			if err != nil {
+				return "", err
+			}
+			return resp.GetMessage(), nil
 		},
 	},
 }
