@@ -121,7 +121,10 @@ func (m *Member) launch() error {
 		if register != nil {
 			register(s)
 		}
-		serving <- s
+		select {
+		case serving <- s:
+		default: // a listener that configure added
+		}
 	}
 
 	e, err := embed.StartEtcd(cfg)
