@@ -176,7 +176,9 @@ type traffic struct {
 func startTraffic(t *testing.T, conn *etcd.Conn, opts ...client.Option) *traffic {
 	t.Helper()
 	tr := &traffic{errs: make(map[string]int)}
-	cli := newHello(t, conn, append(opts, client.WithRPCTimeout(2*time.Second), client.WithInstanceMW(
+	// A loaded machine takes longer than Kitex's 50 ms to connect. What is gone refuses at once.
+	opts = append(opts, client.WithConnectTimeout(2*time.Second), client.WithRPCTimeout(5*time.Second))
+	cli := newHello(t, conn, append(opts, client.WithInstanceMW(
 		func(next endpoint.Endpoint) endpoint.Endpoint {
 			return func(ctx context.Context, req, resp any) error {
 				err := next(ctx, req, resp)
