@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -106,7 +107,7 @@ func commit(changes []change) error {
 	}
 	for _, c := range changes {
 		if c.kind == orphaned {
-			if err := os.Remove(c.path); err != nil {
+			if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -169,6 +170,26 @@ func TestCommitFails(t *testing.T) {
 	}
 	if after := entries(t); len(after) != len(before) {
 		t.Errorf("%v, want %v", after, before)
+	}
+}
+
+// Several calls at once, as go generate lines in many packages make them, do not hinder each other.
+func TestConcurrentRuns(t *testing.T) {
+	files := shop()
+	files["kitex_gen/old/with_etcd.go"] = templates.Header + "\n"
+	writeFiles(t, files)
+	var calls sync.WaitGroup
+	for range 4 {
+		calls.Go(func() {
+			if stdout, stderr, code := call(); code != exitDone || stdout != "" {
+				t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+			}
+		})
+	}
+	calls.Wait()
+	mustRun(t, "-check")
+	if got := readFiles(t); len(got) != len(files)+1 {
+		t.Errorf("%d files, want %d", len(got), len(files)+1)
 	}
 }
 
