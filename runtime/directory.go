@@ -33,7 +33,7 @@ var defaultTiming = timing{
 	probe:      500 * time.Millisecond,
 	check:      30 * time.Second,
 	recheck:    time.Second,
-	settle:     2 * time.Second,
+	settle:     1500 * time.Millisecond,
 	idle:       3 * time.Minute,
 	wake:       300 * time.Millisecond,
 	minBackoff: 50 * time.Millisecond,

@@ -21,6 +21,8 @@ func TestMain(m *testing.M) {
 		// Of the process: the workers that Kitex's clients run their calls with a timeout on, and their ticker.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/client.(*timeoutPool).createWorker.func1"),
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/client.(*timeoutPool).createTicker.func1"),
+		// One for the process: it prepares the streams of Kitex's gRPC clients.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/remote/trans/nphttp2/grpc.preallocateForStream"),
 		// Of the process: netpoll's pollers and idle workers.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"),
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/wpool.(*Pool).Tick"),

@@ -23,6 +23,7 @@ import (
 	"github.com/cloudwego/kitex/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
@@ -34,6 +35,8 @@ import (
 const (
 	childEtcd = "KITEX_ETCD_TEST_ENDPOINTS" // makes a process a child
 	childTTL  = "KITEX_ETCD_TEST_TTL"
+	// childService is the service that a child serves: Chat, or else Hello.
+	childService = "KITEX_ETCD_TEST_SERVICE"
 )
 
 func init() { etcd.ChildForTesting = childMain }
@@ -75,7 +78,12 @@ func serveChild(endpoints []string) error {
 		return err
 	}
 	defer conn.Close()
-	svr, err := hello.NewHelloServerWithEtcd(&helloServer{addr: addr}, conn, server.WithListener(ln))
+	var svr server.Server
+	if os.Getenv(childService) == "Chat" {
+		svr, err = chatservice.NewChatServerWithEtcd(&chatServer{addr: addr}, conn, server.WithListener(ln))
+	} else {
+		svr, err = hello.NewHelloServerWithEtcd(&helloServer{addr: addr}, conn, server.WithListener(ln))
+	}
 	if err != nil {
 		return err
 	}
