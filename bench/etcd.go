@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+)
+
+// etcdProcess is an etcd in a process of its own, so that what is measured here is not etcd's. It answers as one in
+// production does: after the disk has, and with etcd's own timing of elections.
+type etcdProcess struct {
+	endpoints []string
+	client    *clientv3.Client // for what is done to etcd besides the measuring
+	child     *child
+}
+
+func startEtcd() (*etcdProcess, error) {
+	c, err := startChild("etcd", nil)
+	if err != nil {
+		return nil, err
+	}
+	e := &etcdProcess{child: c}
+	if err := c.read(&e.endpoints); err != nil {
+		return nil, fmt.Errorf("start etcd: %w", err)
+	}
+	if e.client, err = newClient(e.endpoints); err != nil {
+		c.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *etcdProcess) close() {
+	e.client.Close()
+	e.child.close()
+}
+
+// serveEtcd is what the process does.
+func serveEtcd([]string) error {
+	cluster, err := etcdtest.New(etcdtest.WithConfig(func(c *embed.Config) {
+		c.UnsafeNoFsync = false
+		c.TickMs, c.ElectionMs = 100, 1000
+		c.QuotaBackendBytes = 4 << 30
+	}))
+	if err != nil {
+		return err
+	}
+	defer cluster.Close()
+	if err := json.NewEncoder(os.Stdout).Encode(cluster.Endpoints()); err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// newClient returns a client with the defaults that a program gets.
+func newClient(endpoints []string) (*clientv3.Client, error) {
+	return clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
+}
+
+// client returns one that ends with the family.
+func (b *bench) client() (*clientv3.Client, error) {
+	c, err := newClient(b.etcd.endpoints)
+	if err == nil {
+		b.cleanup(func() { c.Close() })
+	}
+	return c, err
+}
+
+type pair struct{ key, value string }
+
+// put writes pairs in transactions of the size that etcd allows.
+func (e *etcdProcess) put(ctx context.Context, pairs []pair, opts ...clientv3.OpOption) error {
+	for len(pairs) > 0 {
+		n := min(len(pairs), 128)
+		ops := make([]clientv3.Op, n)
+		for i, p := range pairs[:n] {
+			ops[i] = clientv3.OpPut(p.key, p.value, opts...)
+		}
+		if _, err := e.client.Txn(ctx).Then(ops...).Commit(); err != nil {
+			return fmt.Errorf("write records: %w", err)
+		}
+		pairs = pairs[n:]
+	}
+	return nil
+}
+
+// address returns the i-th of the addresses at which nothing listens.
+func address(i int) string { return fmt.Sprintf("10.%d.%d.%d:8888", i>>16&255, i>>8&255, i&255) }

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"slices"
+	"testing"
+	"time"
+)
+
+// A family is what is measured together: its sides, which take turns, and the rows that their turns fill.
+type family struct {
+	name   string
+	about  string
+	rounds int // of a full run; 0 means 5
+	rows   []row
+	// open makes the sides ready. What has to be undone is given to bench.cleanup.
+	open func(b *bench) ([]side, error)
+}
+
+// A row is one quantity of all sides and what is expected of ours.
+type row struct {
+	name     string
+	what     string
+	unit     unit
+	from     string  // the values that it summarises; empty means those called name
+	quantile float64 // of the values; 0 means the median
+	targets  []target
+}
+
+// A side is one of those compared.
+type side struct {
+	name string
+	turn func(ctx context.Context) (values, error)
+}
+
+// values are what a turn measured, by name.
+type values map[string][]float64
+
+// The sides that more than one family has.
+const (
+	ours    = "kitex-etcd"
+	before  = "registry-etcd"
+	gozero  = "go-zero"
+	kratos  = "kratos"
+	naming  = "etcd naming"
+	nothing = "floor"
+)
+
+// target is a bound of our figure: at most limit, or at most times the figure of the side of, and plus besides.
+type target struct {
+	of    string
+	times float64
+	plus  float64
+}
+
+func atMost(limit float64) target             { return target{plus: limit} }
+func timesOf(of string, times float64) target { return target{of: of, times: times} }
+
+// bench is the run of one family.
+type bench struct {
+	ctx      context.Context
+	quick    bool
+	etcd     *etcdProcess
+	cleanups []func()
+}
+
+func (b *bench) cleanup(f func()) { b.cleanups = append(b.cleanups, f) }
+
+// pick returns full, or less in a quick run.
+func (b *bench) pick(full, less int) int {
+	if b.quick {
+		return less
+	}
+	return full
+}
+
+func (b *bench) close() {
+	for _, f := range slices.Backward(b.cleanups) {
+		f()
+	}
+}
+
+// result is what the turns of one side added up to.
+type result struct {
+	Side   string  `json:"side"`
+	Figure float64 `json:"figure"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
+	Values int     `json:"values"`
+}
+
+// measure has the sides of f take turns and returns the values of each.
+func measure(ctx context.Context, f family, quick bool, progress io.Writer) (all map[string]values, err error) {
+	b := &bench{ctx: ctx, quick: quick}
+	defer b.close()
+	if b.etcd, err = startEtcd(); err != nil {
+		return nil, err
+	}
+	b.cleanup(b.etcd.close)
+	sides, err := f.open(b)
+	if err != nil {
+		return nil, err
+	}
+	all = make(map[string]values)
+	rounds := f.rounds
+	if rounds == 0 {
+		rounds = 5
+	}
+	for round := range rounds {
+		for _, s := range sides {
+			begin := time.Now()
+			v, err := s.turn(ctx)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.name, err)
+			}
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			if all[s.name] == nil {
+				all[s.name] = make(values)
+			}
+			for name, found := range v {
+				all[s.name][name] = append(all[s.name][name], found...)
+			}
+			fmt.Fprintf(progress, "  round %d of %d  %-14s %6.1f s\n", round+1, rounds, s.name, time.Since(begin).Seconds())
+		}
+	}
+	return all, nil
+}
+
+// results summarises the values of every side that the row has, ours first.
+func (r row) results(all map[string]values) []result {
+	var rs []result
+	from := r.from
+	if from == "" {
+		from = r.name
+	}
+	for name, v := range all {
+		found := slices.Sorted(slices.Values(v[from]))
+		if len(found) == 0 {
+			continue
+		}
+		rs = append(rs, result{name, quantile(found, r.quantile), found[0], found[len(found)-1], len(found)})
+	}
+	order := []string{ours, before, gozero, kratos, naming, nothing}
+	slices.SortFunc(rs, func(a, b result) int { return slices.Index(order, a.Side) - slices.Index(order, b.Side) })
+	return rs
+}
+
+// quantile of sorted values; 0 means the median.
+func quantile(sorted []float64, q float64) float64 {
+	if q == 0 {
+		q = 0.5
+	}
+	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
+}
+
+// benchmark measures f, which is called often: its time, allocations and bytes, as name, name_allocs and name_bytes.
+func benchmark(name string, f func() error) (values, error) {
+	var failed error
+	res := testing.Benchmark(func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := f(); err != nil {
+				failed = err
+				b.FailNow()
+			}
+		}
+	})
+	if failed == nil && res.N == 0 {
+		failed = errors.New("the benchmark did not run")
+	}
+	return values{
+		name:             {float64(res.T.Nanoseconds()) / float64(max(res.N, 1))},
+		name + "_allocs": {float64(res.AllocsPerOp())},
+		name + "_bytes":  {float64(res.AllocedBytesPerOp())},
+	}, failed
+}
+
+// await polls until done says so. Everything waited for here comes within seconds, or is broken.
+func await(ctx context.Context, what string, limit time.Duration, done func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !done() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: waited %v in vain", what, limit)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/endpoint"
+	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/remote"
+	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
+	"github.com/cloudwego/kitex/pkg/remote/trans/netpoll"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/pkg/utils"
+	"github.com/cloudwego/kitex/server"
+	old "github.com/kitex-contrib/registry-etcd"
+
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+)
+
+// A caller is a Kitex client as a program has it, one that tells when its balancer can pick an instance.
+type caller struct {
+	hello.Client
+	picked atomic.Pointer[string] // the address of the last call
+}
+
+// newCaller returns a client of a service through ours or the predecessor. All its calls end at server, whichever
+// address was picked. Each is as if in a process of its own: it shares neither connection nor cache with another.
+func (b *bench) newCaller(lib, service, server string, balancer loadbalance.Loadbalancer) (*caller, error) {
+	c := new(caller)
+	opts := []client.Option{
+		client.WithLoadBalancer(balancer),
+		client.WithDialer(detour{netpoll.NewDialer(), server}),
+		client.WithRPCTimeout(3 * time.Second),
+		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
+			return func(ctx context.Context, req, resp any) error {
+				addr := rpcinfo.GetRPCInfo(ctx).To().Address().String()
+				c.picked.Store(&addr)
+				return next(ctx, req, resp)
+			}
+		}),
+		client.TailOption(client.Option{F: func(o *client.Options, _ *utils.Slice) {
+			b.cleanup(func() {
+				for _, f := range o.CloseCallbacks {
+					_ = f()
+				}
+			})
+		}}),
+	}
+	switch lib {
+	case ours:
+		conn, err := b.connect()
+		if err != nil {
+			return nil, err
+		}
+		opts = conn.ClientOptions(opts...)
+	case before:
+		r, err := old.NewEtcdResolver(b.etcd.endpoints, quietly)
+		if err != nil {
+			return nil, err
+		}
+		opts = append(opts, client.WithResolver(alone{r, fmt.Sprintf("etcd-%d", resolvers.Add(1))}))
+	}
+	var err error
+	c.Client, err = hello.NewClient(service, opts...)
+	return c, err
+}
+
+// call makes one call and says which instance it went to.
+func (c *caller) call(ctx context.Context) (addr string, err error) {
+	_, err = c.Echo(ctx, &api.Request{Message: "hello"})
+	return *c.picked.Load(), err
+}
+
+// alone keeps a resolver from sharing Kitex's cache with others of its kind, as if its process were another.
+type alone struct {
+	discovery.Resolver
+	name string
+}
+
+var resolvers atomic.Int64
+
+func (a alone) Name() string { return a.name }
+
+// detour dials one server whatever the address.
+type detour struct {
+	remote.Dialer
+	server string
+}
+
+func (d detour) DialTimeout(network, _ string, timeout time.Duration) (net.Conn, error) {
+	return d.Dialer.DialTimeout(network, d.server, timeout)
+}
+
+// A probe is Kitex's standard balancer, which tells of the instances that are added to its pickers.
+type probe struct {
+	loadbalance.Loadbalancer
+	handed func(addr string) // a list with it has arrived; may be nil
+	saw    func(addr string) // the next call can pick it
+}
+
+func newProbe(handed, saw func(addr string)) probe {
+	return probe{loadbalance.NewWeightedBalancer(), handed, saw}
+}
+
+func (p probe) Rebalance(ch discovery.Change) {
+	if p.handed != nil {
+		for _, i := range ch.Added {
+			p.handed(i.Address().String())
+		}
+	}
+	p.Loadbalancer.(loadbalance.Rebalancer).Rebalance(ch)
+	p.GetPicker(ch.Result) // the standard balancer builds the picker here
+	for _, i := range ch.Added {
+		p.saw(i.Address().String())
+	}
+}
+
+func (p probe) Delete(ch discovery.Change) { p.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
+
+// arrivals notes when awaited addresses arrive.
+type arrivals struct {
+	mu      sync.Mutex
+	awaited map[string]chan time.Time
+}
+
+func (a *arrivals) expect(addr string) <-chan time.Time {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.awaited == nil {
+		a.awaited = make(map[string]chan time.Time)
+	}
+	ch := make(chan time.Time, 1)
+	a.awaited[addr] = ch
+	return ch
+}
+
+func (a *arrivals) saw(addr string) {
+	now := time.Now()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if ch := a.awaited[addr]; ch != nil {
+		ch <- now
+		delete(a.awaited, addr)
+	}
+}
+
+// echoServer answers calls of Hello.
+type echoServer struct{ addr string }
+
+func (s *echoServer) Echo(_ context.Context, req *api.Request) (*api.Response, error) {
+	return &api.Response{Message: req.Message, Server: s.addr}, nil
+}
+
+// serve runs a server that is not registered, until the family ends. It is on Kitex's gonet transport: the netpoll one
+// closes other servers' sockets when it is stopped.
+func (b *bench) serve() (addr string, err error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	s := &echoServer{ln.Addr().String()}
+	svr := hello.NewServer(s,
+		server.WithListener(ln),
+		server.WithTransServerFactory(gonet.NewTransServerFactory()),
+		server.WithTransHandlerFactory(gonet.NewSvrTransHandlerFactory()),
+		server.WithExitSignal(func() <-chan error { return nil }),
+	)
+	ran := make(chan error, 1)
+	go func() { ran <- svr.Run() }()
+	b.cleanup(func() { _ = errors.Join(svr.Stop(), <-ran) })
+	return s.addr, nil
+}

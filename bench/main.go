@@ -1,0 +1,108 @@
+// Command bench measures kitex-etcd side by side with its predecessor, with what other frameworks do on etcd, and with
+// the least that the work can cost. It starts an etcd of its own.
+//
+//	go run .                 all rows, and the report: REPORT.md and plots
+//	go run . -quick          all rows with less work, no report
+//	go run . -only resolve   the families whose names begin with resolve; -list prints the names
+//	go run . -json           the figures as JSON on stdout
+//	go run . -o DIR          the report of whatever was measured, into DIR
+//
+// The sides of a row take turns, A B A B, so that all of them meet the same machine. A figure is the median of a side's
+// turns, or a percentile of all that was measured in them; beside it stand the least and the greatest.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"testing"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/zeromicro/go-zero/core/logx"
+)
+
+var families = []family{
+	resolveFamily(1, 1000, 10000),
+	refreshFamily(10000),
+	propagationFamily(),
+}
+
+func main() {
+	runChild()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	only := flags.String("only", "", "measure only the families whose names begin with `NAME`")
+	quick := flags.Bool("quick", false, "do less of everything; writes no report unless -o is given")
+	asJSON := flags.Bool("json", false, "print JSON instead of tables")
+	list := flags.Bool("list", false, "print the names of the families and end")
+	dir := flags.String("o", "", "write the report into `DIR`; a run of everything writes it here")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	var chosen []family
+	for _, f := range families {
+		if strings.HasPrefix(f.name, *only) {
+			chosen = append(chosen, f)
+		}
+	}
+	if len(chosen) == 0 || flags.NArg() > 0 {
+		return fmt.Errorf("-only %q, arguments %q: nothing to measure; -list prints the names", *only, flags.Args())
+	}
+	if *list {
+		for _, f := range chosen {
+			fmt.Fprintf(stdout, "%-14s %s\n", f.name, f.about)
+		}
+		return nil
+	}
+	if *dir == "" && *only == "" && !*quick {
+		*dir = "."
+	}
+	quieten()
+
+	r := newReport(args)
+	for i, f := range chosen {
+		fmt.Fprintf(stderr, "[%d/%d] %s: %s\n", i+1, len(chosen), f.name, f.about)
+		results, err := measure(ctx, f, *quick, stderr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+		r.add(f, results)
+	}
+	if *dir != "" {
+		if err := r.write(*dir); err != nil {
+			return err
+		}
+	}
+	if *asJSON {
+		enc := json.NewEncoder(stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(r)
+	}
+	return r.print(stdout)
+}
+
+// quieten keeps the libraries' logs out of the figures and the progress, and has testing.Benchmark take short runs.
+func quieten() {
+	klog.SetLevel(klog.LevelFatal)
+	logx.Disable()
+	if flag.Lookup("test.benchtime") == nil {
+		testing.Init()
+	}
+	if err := flag.Set("test.benchtime", "200ms"); err != nil {
+		panic(err) // the flag is testing's own
+	}
+}

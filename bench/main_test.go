@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"testing"
+)
+
+func TestMain(m *testing.M) {
+	runChild()
+	quieten()
+	os.Exit(m.Run())
+}
+
+// TestResolve runs the smallest family from the etcd to the report.
+func TestResolve(t *testing.T) {
+	f := resolveFamily(3)
+	f.rounds = 1
+	all, err := measure(t.Context(), f, true, t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newReport(nil)
+	r.add(f, all)
+	var table bytes.Buffer
+	if err := r.print(&table); err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{table.String(), r.markdown()} {
+		for _, part := range []string{ours, before, gozero, kratos, nothing, "resolve_3_allocs", "≤ 25 ns"} {
+			if !strings.Contains(text, part) {
+				t.Errorf("no %q in:\n%s", part, text)
+			}
+		}
+	}
+	if allocs, ok := r.Families[0].Rows[1].figure(ours); !ok || allocs != 0 {
+		t.Errorf("Resolve allocates %v times (measured: %v), want 0", allocs, ok)
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	rr := reportedRow{Unit: duration, Sides: []result{{Side: ours, Figure: 150}, {Side: nothing, Figure: 100}}}
+	for _, c := range []struct {
+		target target
+		met    bool
+		want   string
+	}{
+		{atMost(150), true, "met: 150 ns"},
+		{atMost(100), false, "NOT met: 150 ns is 1.50 × the limit of 100 ns"},
+		{atMost(0), false, "NOT met: 150 ns"},
+		{timesOf(nothing, 1.5), true, "met: 150 ns"},
+		{timesOf(nothing, 1.2), false, "NOT met: 150 ns is 1.25 × the limit of 120 ns"},
+		{target{of: nothing, times: 1, plus: 50}, true, "met: 150 ns"},
+		{timesOf(before, 1), false, "NOT met"},
+	} {
+		v := rr.judge(c.target)
+		if got := v.describe(duration); v.Met != c.met || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%v: %s, want %s", c.target, got, c.want)
+		}
+	}
+}
+
+func TestRowResults(t *testing.T) {
+	all := map[string]values{"b": {"x": {5}}, ours: {"x": {4, 1, 3, 2, 100}}, nothing: {"y": {1}}}
+	got := row{name: "x"}.results(all)
+	if len(got) != 2 {
+		t.Fatalf("results %v, want those of two sides", got)
+	}
+	for _, r := range got {
+		if want := (result{ours, 3, 1, 100, 5}); r.Side == ours && r != want {
+			t.Errorf("%v, want %v", r, want)
+		}
+	}
+	if p99 := (row{name: "p99", from: "x", quantile: 0.99}).results(all); p99[0].Figure != 100 && p99[1].Figure != 100 {
+		t.Errorf("the 99th percentile of five values is the greatest, got %v", p99)
+	}
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report is what a run found. Its exported fields are its JSON.
+type report struct {
+	Date     string            `json:"date"`
+	Command  string            `json:"command"`
+	Machine  string            `json:"machine"`
+	Versions map[string]string `json:"versions"`
+	Families []reported        `json:"families"`
+}
+
+type reported struct {
+	Name  string        `json:"name"`
+	About string        `json:"about"`
+	Rows  []reportedRow `json:"rows"`
+
+	values map[string]values
+}
+
+type reportedRow struct {
+	Name    string    `json:"name"`
+	What    string    `json:"what"`
+	Unit    unit      `json:"unit"`
+	Sides   []result  `json:"sides"`
+	Targets []verdict `json:"targets,omitempty"`
+}
+
+// verdict is a target and what came of it.
+type verdict struct {
+	Target string  `json:"target"`
+	Limit  float64 `json:"limit"`
+	Figure float64 `json:"figure"`
+	Met    bool    `json:"met"`
+}
+
+func newReport(args []string) *report {
+	return &report{
+		Date:     time.Now().UTC().Format("2006-01-02 15:04 UTC"),
+		Command:  strings.Join(append([]string{"go run ."}, args...), " "),
+		Machine:  machine(),
+		Versions: versions(),
+	}
+}
+
+func (r *report) add(f family, all map[string]values) {
+	rf := reported{Name: f.name, About: f.about, values: all}
+	for _, row := range f.rows {
+		rr := reportedRow{Name: row.name, What: row.what, Unit: row.unit, Sides: row.results(all)}
+		for _, t := range row.targets {
+			rr.Targets = append(rr.Targets, rr.judge(t))
+		}
+		rf.Rows = append(rf.Rows, rr)
+	}
+	r.Families = append(r.Families, rf)
+}
+
+func (rr reportedRow) figure(side string) (float64, bool) {
+	for _, s := range rr.Sides {
+		if s.Side == side {
+			return s.Figure, true
+		}
+	}
+	return 0, false
+}
+
+func (rr reportedRow) judge(t target) verdict {
+	v := verdict{Target: "≤ " + rr.Unit.format(t.plus), Limit: t.plus}
+	if t.of != "" {
+		other, ok := rr.figure(t.of)
+		if !ok {
+			return verdict{Target: "beside " + t.of + ", which was not measured"}
+		}
+		v.Limit = t.times*other + t.plus
+		v.Target = fmt.Sprintf("≤ %s × %s", trim(t.times), t.of)
+		if t.plus > 0 {
+			v.Target += " + " + rr.Unit.format(t.plus)
+		}
+	}
+	figure, ok := rr.figure(ours)
+	v.Figure, v.Met = figure, ok && figure <= v.Limit
+	return v
+}
+
+// String says whether the target was met, or by how much it was not.
+func (v verdict) describe(u unit) string {
+	switch {
+	case v.Met:
+		return fmt.Sprintf("met: %s", u.format(v.Figure))
+	case v.Limit == 0:
+		return fmt.Sprintf("NOT met: %s", u.format(v.Figure))
+	default:
+		return fmt.Sprintf("NOT met: %s is %.2f × the limit of %s", u.format(v.Figure), v.Figure/v.Limit, u.format(v.Limit))
+	}
+}
+
+// print writes the rows and the summary as plain tables.
+func (r *report) print(w io.Writer) error {
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "row\tside\tfigure\tmin\tmax\tvalues\t× ours")
+	for _, f := range r.Families {
+		for _, row := range f.Rows {
+			for _, s := range row.Sides {
+				fmt.Fprintln(tw, strings.Join(row.cells(s), "\t"))
+			}
+		}
+	}
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(tw, "\ntarget\t\t")
+	for _, line := range r.summary() {
+		fmt.Fprintln(tw, strings.Join(line, "\t"))
+	}
+	return tw.Flush()
+}
+
+func (rr reportedRow) cells(s result) []string {
+	ratio := "–"
+	if mine, ok := rr.figure(ours); ok && mine > 0 {
+		ratio = trim(s.Figure / mine)
+	}
+	return []string{
+		rr.Name, s.Side, rr.Unit.format(s.Figure), rr.Unit.format(s.Min), rr.Unit.format(s.Max), fmt.Sprint(s.Values), ratio,
+	}
+}
+
+// summary has one line for each target.
+func (r *report) summary() [][]string {
+	var lines [][]string
+	for _, f := range r.Families {
+		for _, row := range f.Rows {
+			for _, v := range row.Targets {
+				lines = append(lines, []string{row.Name, v.Target, v.describe(row.Unit)})
+			}
+		}
+	}
+	return lines
+}
+
+// write writes REPORT.md into dir.
+func (r *report) write(dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "REPORT.md"), []byte(r.markdown()), 0o644)
+}
+
+func (r *report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Side by side\n\nWritten by `%s` on %s. Do not edit.\n\n%s\n\n", r.Command, r.Date, r.Machine)
+	b.WriteString("| module | version |\n|---|---|\n")
+	for _, m := range compared {
+		fmt.Fprintf(&b, "| %s | %s |\n", m, r.Versions[m])
+	}
+	b.WriteString(`
+The sides take turns, so that all meet the same machine. A figure is the median of a side's turns, or the percentile
+named of all that was measured in them; then the least and the greatest. Absolute times are this machine's: what counts
+is the ratio.
+
+## Targets
+
+| row | target | |
+|---|---|---|
+`)
+	for _, line := range r.summary() {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
+	}
+	for _, f := range r.Families {
+		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", f.Name, f.About)
+		for _, row := range f.Rows {
+			fmt.Fprintf(&b, "- %s: %s\n", row.Name, row.What)
+		}
+		b.WriteString("\n| row | side | figure | min | max | values | × ours |\n|---|---|--:|--:|--:|--:|--:|\n")
+		for _, row := range f.Rows {
+			for _, s := range row.Sides {
+				fmt.Fprintf(&b, "| %s |\n", strings.Join(row.cells(s), " | "))
+			}
+		}
+	}
+	return b.String()
+}
+
+// compared are the modules whose versions decide the figures.
+var compared = []string{
+	"github.com/cloudwego/kitex",
+	"go.etcd.io/etcd/server/v3",
+	"go.etcd.io/etcd/client/v3",
+	"github.com/kitex-contrib/registry-etcd",
+	"github.com/zeromicro/go-zero",
+	"github.com/go-kratos/kratos/contrib/registry/etcd/v2",
+	"google.golang.org/grpc",
+	"github.com/bytedance/sonic",
+}
+
+func versions() map[string]string {
+	found := make(map[string]string)
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, m := range info.Deps {
+			for _, name := range compared {
+				if m.Path == name {
+					found[name] = m.Version
+				}
+			}
+		}
+	}
+	return found
+}
+
+func machine() string {
+	cpu := "unknown processor"
+	if info, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(info)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "model name" {
+				cpu = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	return fmt.Sprintf("%s, %d cores, %s/%s, %s", cpu, runtime.NumCPU(), runtime.GOOS, runtime.GOARCH, runtime.Version())
+}
