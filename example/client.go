@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/streamclient"
 
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
@@ -17,7 +18,9 @@ import (
 
 // callHello calls Hello every 5 ms until ctx ends, and tells done which server answered, or how the call failed.
 func callHello(ctx context.Context, conn *etcd.Conn, done func(server string, err error)) error {
-	cli, err := hello.NewHelloClientWithEtcd(conn, client.WithRPCTimeout(3*time.Second))
+	cli, err := hello.NewHelloClientWithEtcd(conn,
+		client.WithConnectTimeout(time.Second), // Kitex's default of 50 ms is short for a busy machine
+		client.WithRPCTimeout(3*time.Second))
 	if err != nil {
 		return err
 	}
@@ -35,7 +38,7 @@ func callHello(ctx context.Context, conn *etcd.Conn, done func(server string, er
 
 // watchTicker reads one stream of Ticker until ctx ends, and tells done of every tick.
 func watchTicker(ctx context.Context, conn *etcd.Conn, done func()) error {
-	cli, err := ticker.NewTickerStreamClientWithEtcd(conn)
+	cli, err := ticker.NewTickerStreamClientWithEtcd(conn, streamclient.WithConnectTimeout(time.Second))
 	if err != nil {
 		return err
 	}
