@@ -319,28 +319,60 @@ func TestFaultHeldBytes(t *testing.T) {
 	}
 }
 
+// TestFaultOldProcessDeregistersLate: of two services, the new process has taken over one.
 func TestFaultOldProcessDeregistersLate(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	oldConn, oldEvents := connectRegistry(t, cluster.Endpoints())
 	newConn, newEvents := connectRegistry(t, cluster.Endpoints())
+	r := oldConn.newRegistry("", "Hello", "Echo")
 	const times = 100
 	for i := range times {
 		addr := fmt.Sprintf("127.0.0.1:%d", i+1)
-		info, successor := serverInfo("Hello", addr), serverInfo("Hello", addr)
-		mustRegister(t, oldConn.Registry(), info)
+		info, successor := serverInfo("", addr), serverInfo("Hello", addr)
+		mustRegister(t, r, info)
 		mustRegister(t, newConn.Registry(), successor)
 		if i%2 == 0 { // the old process may have seen it or not
 			oldEvents.wait(t, EventTakenOver, i/2+1)
 		}
-		mustDeregister(t, oldConn.Registry(), info)
+		mustDeregister(t, r, info)
 		if getKey(t, cli, recordKey(DefaultPrefix, "Hello", addr)) == nil {
 			t.Fatalf("the old process's Deregister removed the new one's record of %s", addr)
+		}
+		if getKey(t, cli, recordKey(DefaultPrefix, "Echo", addr)) != nil {
+			t.Fatalf("the old process's own record of %s stands after Deregister", addr)
 		}
 	}
 	if lost := newEvents.count(EventRecordLost); lost != 0 {
 		t.Errorf("the new process lost %d records", lost)
+	}
+}
+
+// TestFaultLeaseRevokedWhenOneIsTaken: what another process wrote in the same moment is left alone, the rest restored.
+func TestFaultLeaseRevokedWhenOneIsTaken(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, events := connectRegistry(t, cluster.Endpoints())
+	r := conn.newRegistry("", "Hello", "Echo")
+	for i := range 20 {
+		info := serverInfo("", faultAddr)
+		mustRegister(t, r, info)
+		lease := leaseOf(t, cli, faultKey)
+		put(t, cli, "Echo", faultAddr) // by another, without a lease
+		if _, err := cli.Revoke(testContext(t), lease); err != nil {
+			t.Fatal(err)
+		}
+		events.wait(t, EventRestored, i+1)
+		events.wait(t, EventTakenOver, i+1)
+		if leaseOf(t, cli, DefaultPrefix+"/Echo/"+faultAddr) != clientv3.NoLease {
+			t.Fatal("the other's record was overwritten")
+		}
+		mustDeregister(t, r, info)
+		if getKey(t, cli, faultKey) != nil {
+			t.Fatal("the record stands after Deregister")
+		}
 	}
 }
 
@@ -349,7 +381,7 @@ func TestFaultTwoProcessesOnOneAddress(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
-	older, events := connectRegistry(t, cluster.Endpoints())
+	older, events := connectRegistry(t, cluster.Endpoints(), WithRetry(retry.NewRetryConfig(retry.WithObserveDelay(time.Second))))
 	newer, newerEvents := connectRegistry(t, cluster.Endpoints())
 	mustRegister(t, older.Registry(), serverInfo("Hello", faultAddr))
 	oldLease := leaseOf(t, cli, faultKey)

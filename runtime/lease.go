@@ -28,7 +28,7 @@ func (r *registrar) grant(ctx context.Context, cli *clientv3.Client) error {
 	if err != nil {
 		return err
 	}
-	r.lease = resp.ID
+	r.lease, r.doubt = resp.ID, false
 	r.leases[resp.ID] = struct{}{}
 	r.ttl = time.Duration(resp.TTL) * time.Second // etcd raises one that is too short for its elections
 	r.observeAt = time.Now().Add(jitter(r.conn.cfg.Retry.ObserveDelay))
@@ -56,6 +56,24 @@ func (r *registrar) leaseLost(cause error) {
 				r.lost[e] = struct{}{}
 			}
 		}
+	}
+}
+
+// release gives up a lease that has no records. It is left to end by itself: that it lives is what tells clients that the
+// servers left on purpose, and those on a busy machine ask late. Only a write that may still arrive has to be kept from
+// standing.
+func (r *registrar) release(ctx context.Context) {
+	id := r.lease
+	r.lease = 0
+	r.keep()
+	cli := r.conn.link.current()
+	if !r.doubt || cli == nil {
+		return
+	}
+	ctx, cancel := r.rpcContext(ctx)
+	defer cancel()
+	if _, err := cli.Revoke(ctx, id); err != nil {
+		klog.Warnf("etcd: the lease at %s could not be revoked and ends in %v: %v", r.conn.link.target(), r.ttl, err)
 	}
 }
 

@@ -33,7 +33,7 @@ const (
 //	           grant                    etcd says that it is gone (keepalive, write, check)
 //	(no lease) ─────> held ─────────────────────────────> (no lease, all records lost) ──grant──> held
 //	     ^              │ last record removed and drained
-//	     └─let it end───┘
+//	     └──release─────┘
 //
 //	          write            deleted by others; lease gone
 //	pending ────────> standing ──────────────────────────> lost ──write if missing──> standing
@@ -66,6 +66,7 @@ type registrar struct {
 	leases map[clientv3.LeaseID]struct{} // every lease this Conn ever had: what stands under one of them is ours
 	keeper keeper
 	rev    int64 // etcd's revision at the last write
+	doubt  bool  // a write under the lease got no answer: it may still arrive
 
 	regs     map[*registry.Info]*registration // what servers want to stand
 	refused  map[*registry.Info]struct{}      // failed to register: Kitex deregisters them nevertheless
@@ -217,7 +218,7 @@ func (r *registrar) run(running context.Context) {
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()
 		}
-		r.finishDrained()
+		r.finishDrained(r.conn.closing)
 		if r.observing() && !time.Now().Before(r.observeAt) {
 			r.observe()
 		}
@@ -381,10 +382,8 @@ func (r *registrar) drain(reg *registration) {
 	r.draining[reg] = struct{}{}
 }
 
-// finishDrained ends the removals whose drain delay is over, and the keeping of the lease with the last one. The lease is
-// not revoked: that it lives is what tells clients that the servers left on purpose, and those on a busy machine ask late.
-// It ends by itself, with nothing left under it.
-func (r *registrar) finishDrained() {
+// finishDrained ends the removals whose drain delay is over, and the keeping of the lease with the last one.
+func (r *registrar) finishDrained(ctx context.Context) {
 	now := time.Now()
 	var finished []*registration
 	for reg := range r.draining {
@@ -393,8 +392,8 @@ func (r *registrar) finishDrained() {
 			finished = append(finished, reg)
 		}
 	}
-	if len(r.entries)+len(r.draining) == 0 {
-		r.lease = 0
+	if r.lease != 0 && len(r.entries)+len(r.draining) == 0 {
+		r.release(ctx)
 	}
 	for _, reg := range finished {
 		reg.call.settle(nil)
@@ -477,8 +476,9 @@ func (r *registrar) shutdown(running context.Context) error {
 		}
 		r.keep()
 		r.drainUntil(running, end)
-		r.finishDrained()
+		r.finishDrained(running)
 	}
+	r.finishDrained(running) // without records there may still be a lease
 	r.keeper.stop()
 	for _, w := range r.watches {
 		w.stop()

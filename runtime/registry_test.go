@@ -1,10 +1,13 @@
 package etcd
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -13,7 +16,10 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 	"github.com/cloudwego/kitex/server"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
@@ -75,7 +81,8 @@ func (j *journal) wait(t testing.TB, typ EventType, n int) {
 	}
 }
 
-// connectRegistry makes a Conn that is closed with the test. Its repairs are quick; opts override.
+// connectRegistry makes a Conn that is closed with the test. Its repairs are quick, and it checks its records so seldom
+// that what is restored was noticed otherwise; opts override.
 func connectRegistry(t testing.TB, endpoints []string, opts ...Option) (*Conn, *journal) {
 	t.Helper()
 	j := newJournal()
@@ -83,7 +90,7 @@ func connectRegistry(t testing.TB, endpoints []string, opts ...Option) (*Conn, *
 		WithLeaseTTL(2 * time.Second),
 		WithDrainDelay(0),
 		WithEventHandler(j.add),
-		WithRetry(retry.NewRetryConfig(retry.WithRetryDelay(200*time.Millisecond), retry.WithObserveDelay(time.Second))),
+		WithRetry(retry.NewRetryConfig(retry.WithRetryDelay(200*time.Millisecond), retry.WithObserveDelay(time.Hour))),
 	}, opts...)
 	c, err := Connect(endpoints, opts...)
 	if err != nil {
@@ -328,6 +335,149 @@ func TestCloseRemovesWhatStands(t *testing.T) {
 	for what, err := range map[string]error{"Register": r.Register(info), "Deregister": r.Deregister(info), "Registry": conn.Registry().Register(info)} {
 		if !errors.Is(err, ErrClosed) {
 			t.Errorf("%s on a closed Conn returned %v, want ErrClosed", what, err)
+		}
+	}
+}
+
+// TestAllNamesOrNone: of a server whose second name etcd refuses, the first is not registered either; and servers that
+// register in the same moment do not suffer.
+func TestAllNamesOrNone(t *testing.T) {
+	cluster, root := securedEtcd(t, "simple")
+	conn, _ := connectRegistry(t, cluster.Endpoints(), WithAuthOpt("server", "serverserver"))
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			if err := conn.Registry().Register(serverInfo("Hello", fmt.Sprintf("127.0.0.1:%d", 1000+i))); err != nil {
+				t.Errorf("a server of one service: %v", err)
+			}
+		})
+		all.Go(func() {
+			info := serverInfo("Hello", fmt.Sprintf("127.0.0.1:%d", 2000+i))
+			if err := conn.newRegistry("", "Hello", "Echo").Register(info); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+				t.Errorf("a server with a service of others: got %v, want %v", err, rpctypes.ErrPermissionDenied)
+			}
+		})
+	}
+	all.Wait()
+	resp, err := root.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		if !strings.Contains(string(kv.Key), "Hello/127.0.0.1:1") {
+			t.Errorf("etcd holds %s", kv.Key)
+		}
+	}
+	if resp.Count != 20 {
+		t.Errorf("%d records, want 20", resp.Count)
+	}
+}
+
+// TestStrayIsRemoved: a write that arrives after its record was given up leaves nothing behind.
+func TestStrayIsRemoved(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, _ := connectRegistry(t, cluster.Endpoints(), WithRetry(retry.NewRetryConfig(retry.WithObserveDelay(100*time.Millisecond))))
+	mustRegister(t, conn.Registry(), serverInfo("Hello", "127.0.0.1:1"), serverInfo("Hello", "127.0.0.1:2"))
+	lease := leaseOf(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:1"))
+	// The first is seen by the watch, the second by the check of the lease.
+	for _, service := range []string{"Hello", "Echo"} {
+		put(t, cli, service, "127.0.0.1:3", clientv3.WithLease(lease))
+		waitKey(t, cli, recordKey(DefaultPrefix, service, "127.0.0.1:3"), func(found bool, _ clientv3.LeaseID) bool { return !found })
+	}
+	// What others wrote stays.
+	put(t, cli, "Hello", "127.0.0.1:4")
+	put(t, cli, "Hello", "127.0.0.1:5", clientv3.WithLease(lease))
+	waitKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:5"), func(found bool, _ clientv3.LeaseID) bool { return !found })
+	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:4")) == nil {
+		t.Error("the record of another was removed")
+	}
+}
+
+// refusal makes an etcd refuse writes as long as it is set, and counts them.
+type refusal struct {
+	on    atomic.Bool
+	times atomic.Int64
+}
+
+func (f *refusal) install(cfg *embed.Config) {
+	cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(
+		func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+			if info.FullMethod == "/etcdserverpb.KV/Txn" && f.on.Load() {
+				f.times.Add(1)
+				return nil, rpctypes.ErrGRPCNoSpace
+			}
+			return handler(ctx, req)
+		}))
+}
+
+// TestRepairIsBoundedAndNeverGivenUp: MaxAttemptTimes ends a repair, ObserveDelay begins the next, RetryDelay lies between
+// two attempts; and it works as soon as etcd does.
+func TestRepairIsBoundedAndNeverGivenUp(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		attempts uint
+	}{{"bounded", 3}, {"unbounded", 0}} {
+		t.Run(c.name, func(t *testing.T) {
+			var writes refusal
+			cluster := etcdtest.Start(t, etcdtest.WithConfig(writes.install))
+			conn, events := connectRegistry(t, cluster.Endpoints(), WithRetry(retry.NewRetryConfig(
+				retry.WithMaxAttemptTimes(c.attempts), retry.WithRetryDelay(10*time.Millisecond), retry.WithObserveDelay(50*time.Millisecond))))
+			mustRegister(t, conn.Registry(), serverInfo("Hello", "127.0.0.1:1"))
+			writes.on.Store(true)
+			remove(t, etcdClient(t, cluster.Endpoints()), "Hello", "127.0.0.1:1")
+			if c.attempts > 0 {
+				const repairs = 4
+				events.wait(t, EventRepairFailed, repairs)
+				if got := uint(writes.times.Load()); got < repairs*c.attempts || got > (repairs+1)*c.attempts {
+					t.Errorf("%d attempts in %d repairs, want %d in each", got, repairs, c.attempts)
+				}
+			} else {
+				for begin := time.Now(); writes.times.Load() < 20; time.Sleep(time.Millisecond) {
+					if time.Since(begin) > patience {
+						t.Fatalf("%d attempts within %v, want more", writes.times.Load(), patience)
+					}
+				}
+				if n := events.count(EventRepairFailed); n != 0 {
+					t.Errorf("%d repairs were given up, want none", n)
+				}
+			}
+			writes.on.Store(false)
+			events.wait(t, EventRestored, 1)
+		})
+	}
+}
+
+// TestCloseAmongCalls closes a Conn while servers come and go: nobody waits for long, and nothing stays behind.
+func TestCloseAmongCalls(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	for round := range 20 {
+		conn := connect(t, cluster, WithDrainDelay(time.Millisecond))
+		r := conn.Registry()
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				info := serverInfo("Hello", fmt.Sprintf("127.0.0.1:%d", 1+i))
+				for {
+					if err := errors.Join(r.Register(info), r.Deregister(info)); err != nil {
+						if !errors.Is(err, ErrClosed) {
+							t.Errorf("%v, want ErrClosed", err)
+						}
+						return
+					}
+				}
+			})
+		}
+		if round%2 == 0 {
+			waitKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:1"), func(found bool, _ clientv3.LeaseID) bool { return found })
+		}
+		if err := conn.Close(); err != nil {
+			t.Error(err)
+		}
+		all.Wait()
+		if resp, err := cli.Get(testContext(t), DefaultPrefix, clientv3.WithPrefix()); err != nil || resp.Count != 0 {
+			t.Fatalf("%d records after Close (%v), want none", resp.Count, err)
 		}
 	}
 }

@@ -376,6 +376,7 @@ func (r *registrar) txn(ctx context.Context, cli *clientv3.Client, op clientv3.O
 	defer cancel()
 	resp, err := cli.Do(ctx, op)
 	if err != nil {
+		r.doubt = r.doubt || unanswered(err)
 		return nil, err
 	}
 	if rev := resp.Txn().Header.Revision; rev < r.rev {
@@ -385,11 +386,11 @@ func (r *registrar) txn(ctx context.Context, cli *clientv3.Client, op clientv3.O
 	return resp.Txn(), nil
 }
 
-// looks asks how the records stand, without their values.
+// looks asks how the records stand. Not WithKeysOnly: from etcd 3.7 on that leaves out the lease, which says whose they are.
 func looks(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
 	for i, e := range entries {
-		ops[i] = clientv3.OpGet(e.key, clientv3.WithKeysOnly())
+		ops[i] = clientv3.OpGet(e.key)
 	}
 	return ops
 }
