@@ -16,7 +16,9 @@ var roles map[string]func(args []string) error
 
 func init() {
 	roles = map[string]func(args []string) error{
-		"etcd": serveEtcd,
+		"etcd":      serveEtcd,
+		"footprint": carryFootprint,
+		"many":      registerMany,
 	}
 }
 
@@ -68,6 +70,9 @@ func startChild(role string, args []string, env ...string) (*child, error) {
 
 // read waits for the next thing that the child says.
 func (c *child) read(v any) error { return c.out.Decode(v) }
+
+// awaitParent returns when the parent has no more use for this process, or is gone.
+func awaitParent() { _, _ = io.Copy(io.Discard, os.Stdin) }
 
 // close has the child end, and returns when it is gone.
 func (c *child) close() {

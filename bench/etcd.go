@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -57,8 +56,8 @@ func serveEtcd([]string) error {
 	if err := json.NewEncoder(os.Stdout).Encode(cluster.Endpoints()); err != nil {
 		return err
 	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return err
+	awaitParent()
+	return nil
 }
 
 // newClient returns a client with the defaults that a program gets.
@@ -66,10 +65,14 @@ func newClient(endpoints []string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
 }
 
-// client returns one that ends with the family.
+// client returns the one that a family shares.
 func (b *bench) client() (*clientv3.Client, error) {
+	if b.shared != nil {
+		return b.shared, nil
+	}
 	c, err := newClient(b.etcd.endpoints)
 	if err == nil {
+		b.shared = c
 		b.cleanup(func() { c.Close() })
 	}
 	return c, err

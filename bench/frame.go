@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,13 +10,16 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // A family is what is measured together: its sides, which take turns, and the rows that their turns fill.
 type family struct {
 	name   string
 	about  string
-	rounds int // of a full run; 0 means 5
+	rounds int // 0 means 5
+	quick  int // rounds of a quick run; 0 means as many
 	rows   []row
 	// open makes the sides ready. What has to be undone is given to bench.cleanup.
 	open func(b *bench) ([]side, error)
@@ -28,6 +32,7 @@ type row struct {
 	unit     unit
 	from     string  // the values that it summarises; empty means those called name
 	quantile float64 // of the values; 0 means the median
+	mean     bool    // instead of a quantile
 	targets  []target
 }
 
@@ -65,6 +70,7 @@ type bench struct {
 	ctx      context.Context
 	quick    bool
 	etcd     *etcdProcess
+	shared   *clientv3.Client // of the sides that bring none of their own
 	cleanups []func()
 }
 
@@ -106,9 +112,9 @@ func measure(ctx context.Context, f family, quick bool, progress io.Writer) (all
 		return nil, err
 	}
 	all = make(map[string]values)
-	rounds := f.rounds
-	if rounds == 0 {
-		rounds = 5
+	rounds := cmp.Or(f.rounds, 5)
+	if quick {
+		rounds = cmp.Or(f.quick, rounds)
 	}
 	for round := range rounds {
 		for _, s := range sides {
@@ -144,18 +150,27 @@ func (r row) results(all map[string]values) []result {
 		if len(found) == 0 {
 			continue
 		}
-		rs = append(rs, result{name, quantile(found, r.quantile), found[0], found[len(found)-1], len(found)})
+		figure := quantile(found, cmp.Or(r.quantile, 0.5))
+		if r.mean {
+			figure = mean(found)
+		}
+		rs = append(rs, result{name, figure, found[0], found[len(found)-1], len(found)})
 	}
-	order := []string{ours, before, gozero, kratos, naming, nothing}
+	order := []string{ours, before, gozero, kratos, naming, stock, nothing}
 	slices.SortFunc(rs, func(a, b result) int { return slices.Index(order, a.Side) - slices.Index(order, b.Side) })
 	return rs
 }
 
-// quantile of sorted values; 0 means the median.
-func quantile(sorted []float64, q float64) float64 {
-	if q == 0 {
-		q = 0.5
+func mean(values []float64) float64 {
+	var sum float64
+	for _, v := range values {
+		sum += v
 	}
+	return sum / float64(len(values))
+}
+
+// quantile of sorted values.
+func quantile(sorted []float64, q float64) float64 {
 	return sorted[max(0, int(math.Ceil(q*float64(len(sorted))))-1)]
 }
 

@@ -20,9 +20,11 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 	"github.com/cloudwego/kitex/server"
 	old "github.com/kitex-contrib/registry-etcd"
+	"google.golang.org/grpc"
 
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
 // A caller is a Kitex client as a program has it, one that tells when its balancer can pick an instance.
@@ -31,38 +33,54 @@ type caller struct {
 	picked atomic.Pointer[string] // the address of the last call
 }
 
-// newCaller returns a client of a service through ours or the predecessor. All its calls end at server, whichever
-// address was picked. Each is as if in a process of its own: it shares neither connection nor cache with another.
-func (b *bench) newCaller(lib, service, server string, balancer loadbalance.Loadbalancer) (*caller, error) {
+// callerOptions say how a caller differs from others.
+type callerOptions struct {
+	endpoints []string // of etcd
+	dial      []grpc.DialOption
+	server    string // where all calls end, whichever address was picked; empty means at that address
+	balancer  loadbalance.Loadbalancer
+	attempted func(addr string, err error) // told of every attempt; may be nil
+}
+
+// newCaller returns a client of a service through ours or the predecessor. It is as if in a process of its own: it shares
+// neither connection nor cache with another.
+func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error) {
 	c := new(caller)
 	opts := []client.Option{
-		client.WithLoadBalancer(balancer),
-		client.WithDialer(detour{netpoll.NewDialer(), server}),
+		client.WithLoadBalancer(o.balancer),
 		client.WithRPCTimeout(3 * time.Second),
 		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
 			return func(ctx context.Context, req, resp any) error {
 				addr := rpcinfo.GetRPCInfo(ctx).To().Address().String()
 				c.picked.Store(&addr)
-				return next(ctx, req, resp)
+				err := next(ctx, req, resp)
+				if o.attempted != nil {
+					o.attempted(addr, err)
+				}
+				return err
 			}
 		}),
-		client.TailOption(client.Option{F: func(o *client.Options, _ *utils.Slice) {
+		client.TailOption(client.Option{F: func(made *client.Options, _ *utils.Slice) {
 			b.cleanup(func() {
-				for _, f := range o.CloseCallbacks {
+				for _, f := range made.CloseCallbacks {
 					_ = f()
 				}
 			})
 		}}),
 	}
+	if o.server != "" {
+		opts = append(opts, client.WithDialer(detour{netpoll.NewDialer(), o.server}))
+	}
 	switch lib {
 	case ours:
-		conn, err := b.connect()
+		conn, err := etcd.Connect(o.endpoints, func(c *etcd.Config) { c.EtcdConfig.DialOptions = o.dial })
 		if err != nil {
 			return nil, err
 		}
+		b.cleanup(func() { _ = conn.Close() })
 		opts = conn.ClientOptions(opts...)
 	case before:
-		r, err := old.NewEtcdResolver(b.etcd.endpoints, quietly)
+		r, err := old.NewEtcdResolver(o.endpoints, quietly, func(c *old.Config) { c.EtcdConfig.DialOptions = o.dial })
 		if err != nil {
 			return nil, err
 		}

@@ -29,7 +29,13 @@ import (
 var families = []family{
 	resolveFamily(1, 1000, 10000),
 	refreshFamily(10000),
+	pickerFamily(1000),
 	propagationFamily(),
+	changeFamily(10000),
+	steadyFamily(50, 200),
+	footprintFamily(),
+	registerFamily(),
+	manyFamily(),
 }
 
 func main() {

@@ -53,7 +53,9 @@ func propagationSide(b *bench, p peer, server string) (side, error) {
 		return side{p.name, pr.turn}, pr.settle()
 	}
 	var err error
-	if pr.caller, err = b.newCaller(p.name, pr.service, server, newProbe(nil, pr.arrivals.saw)); err != nil {
+	if pr.caller, err = b.newCaller(p.name, pr.service, callerOptions{
+		endpoints: b.etcd.endpoints, server: server, balancer: newProbe(nil, pr.arrivals.saw),
+	}); err != nil {
 		return side{}, err
 	}
 	if _, err := pr.caller.call(b.ctx); err != nil {

@@ -13,7 +13,7 @@ const (
 	size     unit = "B"
 	count    unit = "count"
 	perSec   unit = "1/s"
-	bytesSec unit = "B/s"
+	sizeRate unit = "B/s"
 )
 
 // format prints v with three digits and a unit that fits.
@@ -23,7 +23,7 @@ func (u unit) format(v float64) string {
 		return scale(v, 1000, "ns", "µs", "ms", "s")
 	case size:
 		return scale(v, 1000, "B", "kB", "MB", "GB")
-	case bytesSec:
+	case sizeRate:
 		return scale(v, 1000, "B/s", "kB/s", "MB/s")
 	case perSec:
 		return trim(v) + "/s"
