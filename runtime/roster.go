@@ -246,10 +246,20 @@ func (r *roster) publish() (list []discovery.Instance, differs bool) {
 	return r.list, len(changes) > 0
 }
 
-// newest is the highest mod revision of all keys.
-func (r *roster) newest() (revision int64) {
-	for _, h := range r.held {
-		revision = max(revision, h.revision)
+// agrees says whether etcd holds count keys of which these are the newest, the very newest first.
+func (r *roster) agrees(newest []*mvccpb.KeyValue, count int64) bool {
+	if count != int64(len(r.held)) {
+		return false
 	}
-	return revision
+	for _, kv := range newest {
+		if r.held[string(kv.Key)].revision != kv.ModRevision {
+			return false
+		}
+	}
+	for _, h := range r.held {
+		if h.revision > newest[0].ModRevision {
+			return false
+		}
+	}
+	return true
 }

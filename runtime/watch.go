@@ -41,8 +41,10 @@ type watcher struct {
 	settleAt time.Time
 
 	checkAt time.Time
-	doubt   bool      // the last check did not match
-	usedAt  time.Time // when the service was last seen in use
+	doubt   bool // the last check did not match
+	// reconnected says that there was a new connection since the last check that matched.
+	reconnected bool
+	usedAt      time.Time // when the service was last seen in use
 }
 
 // errIdle ends the following of a service that nobody uses.
@@ -150,7 +152,7 @@ func (w *watcher) follow(ctx context.Context) error {
 			}
 		case <-up:
 			up = w.conn.link.nextUp()
-			w.checkAt = time.Time{}
+			w.checkAt, w.reconnected = time.Time{}, true
 		case <-alarm.C:
 		case <-ctx.Done():
 			return ctx.Err()
@@ -207,7 +209,7 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	w.publish(now)
 	w.conn.events.send(Event{Type: EventSynced, Service: w.name, Err: w.lostFor})
 	w.lostFor = nil
-	w.doubt = false
+	w.doubt, w.reconnected = false, false
 	w.checkAt = now.Add(w.checkDelay())
 	return nil
 }
@@ -348,10 +350,16 @@ func (w *watcher) settle(now time.Time) {
 }
 
 // check compares the roster with etcd: a watch that is resumed on an etcd that was rebuilt is silent, and then skips
-// what happened meanwhile. An answer that does not match may be ahead of the watch: only the second one counts.
+// what happened meanwhile. That takes a new connection, after which many keys are compared: that their number and the
+// newest of them are the same has happened. An answer that does not match may be ahead of the watch, so only the second
+// one counts.
 func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
+	limit := int64(1)
+	if w.reconnected {
+		limit = 1000
+	}
 	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc)
-	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(1), clientv3.WithKeysOnly(),
+	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(limit), clientv3.WithKeysOnly(),
 		clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
 	cancel()
 	now := time.Now()
@@ -360,19 +368,14 @@ func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
 		_ = w.cause(ctx, cli, err) // for its reset of a dead connection
 		return nil                 // an outage; the next connection brings the next check
 	}
-	if resp.Header.Revision < w.highest {
+	switch {
+	case resp.Header.Revision < w.highest:
 		return errRebuilt
-	}
-	var newest int64
-	if len(resp.Kvs) > 0 {
-		newest = resp.Kvs[0].ModRevision
-	}
-	if int(resp.Count) == len(w.roster.held) && newest == w.roster.newest() {
-		w.doubt = false
+	case w.roster.agrees(resp.Kvs, resp.Count):
+		w.doubt, w.reconnected = false, false
 		w.heard(now)
 		return nil
-	}
-	if w.doubt {
+	case w.doubt:
 		return errDiverged
 	}
 	w.doubt = true
