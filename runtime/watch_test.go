@@ -1,0 +1,72 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestPublicationsArePaced: a change alone is published at once, and so is one after another; a thousand in a tenth of a
+// second are a handful of publications, the last of them with everything.
+func TestPublicationsArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &service{name: testService, prefix: "p/s/"}
+		s.latest.Store(&snapshot{replaced: make(chan struct{})})
+		w := &watcher{service: s, timing: defaultTiming, roster: newRoster(s.prefix, 10, time.Minute), checkAt: time.Now().Add(time.Hour)}
+		kvs := &testRoster{t: t, living: make(map[int64]bool)}
+		published := 0
+		duties := func() {
+			before := s.snapshot()
+			if err := w.duties(context.Background(), nil); err != nil {
+				t.Fatal(err)
+			}
+			if s.snapshot() != before {
+				published++
+			}
+		}
+		change := func(i int) {
+			if err := w.roster.put(kvs.kv(fmt.Sprintf("h%03d:1", i), 0)); err != nil {
+				t.Fatal(err)
+			}
+			w.responses++
+			duties()
+		}
+		// pass lets time go by, with the alarm that the watcher has set.
+		pass := func(d time.Duration) {
+			end := time.Now().Add(d)
+			for next := w.nextDuty(); next.Before(end); next = w.nextDuty() {
+				time.Sleep(time.Until(next))
+				duties()
+			}
+			time.Sleep(time.Until(end))
+		}
+
+		for i := range 20 {
+			change(i)
+			if published != i+1 {
+				t.Fatalf("change %d was not published at once", i)
+			}
+			pass(5 * time.Millisecond)
+		}
+		published = 0
+		for i := range 1000 {
+			change(i)
+			pass(100 * time.Microsecond)
+		}
+		pass(maxGap)
+		if published < 2 || published > 10 {
+			t.Errorf("a thousand changes in 100 ms are %d publications", published)
+		}
+		if n := len(s.snapshot().instances); n != 1000 {
+			t.Errorf("%d instances, want 1000", n)
+		}
+		pass(time.Second)
+		published = 0
+		change(5000)
+		if published != 1 {
+			t.Error("the change after the burst was not published at once")
+		}
+	})
+}
