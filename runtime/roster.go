@@ -85,7 +85,6 @@ func (r *roster) put(kv *mvccpb.KeyValue) error {
 		h.inst = newInstance(key, rec)
 	}
 	r.touch(key)
-	r.complete = max(r.complete, kv.ModRevision)
 	before, known := r.held[key]
 	last := before.inst
 	if l := r.lost[key]; l != nil {
@@ -256,10 +255,28 @@ func (r *roster) agrees(newest []*mvccpb.KeyValue, count int64) bool {
 			return false
 		}
 	}
+	var top int64
+	if len(newest) > 0 {
+		top = newest[0].ModRevision
+	}
 	for _, h := range r.held {
-		if h.revision > newest[0].ModRevision {
+		if h.revision > top {
 			return false
 		}
 	}
 	return true
+}
+
+// ignoredKeys are the keys of one answer of etcd that are not instances. However many, they are one report.
+type ignoredKeys struct {
+	count    int
+	first    string
+	revision int64
+	err      error
+}
+
+func (i *ignoredKeys) add(kv *mvccpb.KeyValue, err error) {
+	if i.count++; i.count == 1 {
+		i.first, i.revision, i.err = string(kv.Key), kv.ModRevision, err
+	}
 }

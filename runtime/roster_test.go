@@ -38,6 +38,7 @@ func (r *testRoster) add(addr string, lease int64) {
 	if err := r.put(r.kv(addr, lease)); err != nil {
 		r.t.Fatal(err)
 	}
+	r.complete = r.revision
 	r.judge()
 }
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -41,7 +40,8 @@ type watcher struct {
 	settleAt time.Time
 
 	checkAt time.Time
-	doubt   bool // the last check did not match
+	doubts  int   // how many checks in a row did not match
+	doubted int64 // the roster's revision at the first of them
 	// reconnected says that there was a new connection since the last check that matched.
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
@@ -53,7 +53,7 @@ var errIdle = errors.New("not used")
 // errRebuilt and the other reasons for a resync are what events and logs say.
 var (
 	errRebuilt  = errors.New("etcd's revision went back: it was rebuilt or restored")
-	errDiverged = errors.New("the watch no longer agrees with etcd: it was rebuilt or restored")
+	errDiverged = errors.New("the watch no longer agrees with etcd")
 	errEnded    = errors.New("etcd ended the watch without a reason")
 )
 
@@ -89,7 +89,7 @@ func (w *watcher) fail(err error) {
 	}
 	first := w.lostFor == nil
 	w.lostFor = err
-	w.rebuilt = w.rebuilt || err == errRebuilt || err == errDiverged
+	w.rebuilt = w.rebuilt || err == errRebuilt
 	if snap := w.snapshot(); snap.phase == unsynced {
 		w.swap(&snapshot{err: err})
 	}
@@ -209,24 +209,9 @@ func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	w.publish(now)
 	w.conn.events.send(Event{Type: EventSynced, Service: w.name, Err: w.lostFor})
 	w.lostFor = nil
-	w.doubt, w.reconnected = false, false
+	w.doubts, w.reconnected = 0, false
 	w.checkAt = now.Add(w.checkDelay())
 	return nil
-}
-
-// cause adds to the error of a request what is wrong with the connection. One that takes everything and answers nothing
-// is closed: a request that its other end alone could answer, or fail, runs out of time too.
-func (w *watcher) cause(ctx context.Context, cli *clientv3.Client, err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, w.timing.probe)
-	defer cancel()
-	local := &etcdserverpb.RangeRequest{Key: []byte(w.prefix), Serializable: true}
-	if _, err := etcdserverpb.NewKVClient(cli.ActiveConnection()).Range(ctx, local); err != nil && ctx.Err() != nil {
-		w.conn.link.reset()
-	}
-	return w.conn.link.explain(err)
 }
 
 // apply takes over a response of the watch.
@@ -237,6 +222,7 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 	now := time.Now()
 	var ignored ignoredKeys
 	for _, ev := range resp.Events {
+		w.roster.complete = max(w.roster.complete, ev.Kv.ModRevision)
 		if ev.Type == mvccpb.Event_DELETE {
 			w.roster.drop(string(ev.Kv.Key), now)
 		} else if err := w.roster.put(ev.Kv); err != nil {
@@ -252,10 +238,10 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 
 // judge finds out why instances went, where that matters, and protects the list from becoming empty without cause.
 func (w *watcher) judge(ctx context.Context, cli *clientv3.Client) {
+	ctx, cancel := context.WithTimeout(ctx, w.timing.rpc)
+	defer cancel()
 	for _, lease := range w.roster.questions() {
-		rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc)
-		resp, err := cli.TimeToLive(rpcCtx, clientv3.LeaseID(lease))
-		cancel()
+		resp, err := cli.TimeToLive(ctx, clientv3.LeaseID(lease))
 		w.roster.answer(lease, err == nil && resp.TTL > 0)
 	}
 	w.roster.protect()
@@ -349,45 +335,6 @@ func (w *watcher) settle(now time.Time) {
 	}
 }
 
-// check compares the roster with etcd: a watch that is resumed on an etcd that was rebuilt is silent, and then skips
-// what happened meanwhile. That takes a new connection, after which many keys are compared: that their number and the
-// newest of them are the same has happened. An answer that does not match may be ahead of the watch, so only the second
-// one counts.
-func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
-	limit := int64(1)
-	if w.reconnected {
-		limit = 1000
-	}
-	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.rpc)
-	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(limit), clientv3.WithKeysOnly(),
-		clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
-	cancel()
-	now := time.Now()
-	w.checkAt = now.Add(w.checkDelay())
-	if err != nil {
-		_ = w.cause(ctx, cli, err) // for its reset of a dead connection
-		return nil                 // an outage; the next connection brings the next check
-	}
-	switch {
-	case resp.Header.Revision < w.highest:
-		return errRebuilt
-	case w.roster.agrees(resp.Kvs, resp.Count):
-		w.doubt, w.reconnected = false, false
-		w.heard(now)
-		return nil
-	case w.doubt:
-		return errDiverged
-	}
-	w.doubt = true
-	w.checkAt = now.Add(w.timing.recheck)
-	return nil
-}
-
-// checkDelay grows with the service, because etcd sorts all of it for the answer.
-func (w *watcher) checkDelay() time.Duration {
-	return jitter(w.timing.check + time.Duration(len(w.roster.held))*w.timing.check/1000)
-}
-
 // sleep gives the watch up until the service is used again.
 func (w *watcher) sleep(ctx context.Context) bool {
 	w.following, w.lostFor = time.Time{}, nil
@@ -407,20 +354,6 @@ func (w *watcher) sleep(ctx context.Context) bool {
 }
 
 func (w *watcher) heard(now time.Time) { w.synced.Store(now.UnixNano()) }
-
-// ignoredKeys are the keys of one answer of etcd that are not instances. However many, they are one report.
-type ignoredKeys struct {
-	count    int
-	first    string
-	revision int64
-	err      error
-}
-
-func (i *ignoredKeys) add(kv *mvccpb.KeyValue, err error) {
-	if i.count++; i.count == 1 {
-		i.first, i.revision, i.err = string(kv.Key), kv.ModRevision, err
-	}
-}
 
 func (w *watcher) report(i *ignoredKeys) {
 	if i.count == 0 {
