@@ -1,7 +1,6 @@
 package etcd
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -79,7 +78,7 @@ func (r *roster) put(kv *mvccpb.KeyValue) error {
 	h := holding{lease: kv.Lease, revision: kv.ModRevision}
 	rec, err := decodeRecord(kv.Value, r.defaultWeight)
 	if strings.Contains(key[len(r.prefix):], "/") {
-		err = errors.New("the key has more parts than {prefix}/{service}/{host:port}")
+		err = errKeyParts
 	}
 	if err == nil {
 		h.inst = newInstance(key, rec)

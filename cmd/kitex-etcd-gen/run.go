@@ -18,6 +18,7 @@ const (
 )
 
 const usage = `usage: kitex-etcd-gen [flags] [dir ...]
+       kitex-etcd-gen instances [flags]    shows what is registered in etcd: instances -h lists its flags
 
 Adds with_etcd.go, typed etcd constructors, to every service package that Kitex generated below dir (kitex_gen by default).
 
@@ -40,6 +41,9 @@ type options struct {
 
 // run is the whole command. Standard input is not read.
 func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "instances" {
+		return exit(instances(args[1:], stdout, stderr), instancesUsage, stdout, stderr)
+	}
 	opts, err := parseArgs(args)
 	if err == nil {
 		switch {
@@ -55,6 +59,11 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 			}
 		}
 	}
+	return exit(err, usage, stdout, stderr)
+}
+
+// exit says what became of a call and returns its exit code.
+func exit(err error, usage string, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)

@@ -326,13 +326,13 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
-// The manual in the package comment names every flag that the usage does.
+// The manual in the package comment names every flag that the usages do.
 func TestManual(t *testing.T) {
 	source, err := os.ReadFile("main.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(usage) {
+	for line := range strings.Lines(usage + instancesUsage) {
 		if flag := strings.TrimSpace(line); strings.HasPrefix(flag, "-") {
 			if name := strings.Fields(flag)[0]; !bytes.Contains(source, []byte("//\t"+name)) {
 				t.Errorf("main.go does not explain %s", name)
