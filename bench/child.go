@@ -19,6 +19,7 @@ func init() {
 		"etcd":      serveEtcd,
 		"footprint": carryFootprint,
 		"many":      registerMany,
+		"server":    serveHello,
 	}
 }
 

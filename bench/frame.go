@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,8 +157,14 @@ func (r row) results(all map[string]values) []result {
 		}
 		rs = append(rs, result{name, figure, found[0], found[len(found)-1], len(found)})
 	}
-	order := []string{ours, before, gozero, kratos, naming, stock, nothing}
-	slices.SortFunc(rs, func(a, b result) int { return slices.Index(order, a.Side) - slices.Index(order, b.Side) })
+	order := []string{ours, before, gozero, kratos, naming}
+	place := func(r result) int {
+		if i := slices.Index(order, r.Side); i >= 0 {
+			return i
+		}
+		return len(order) // what only some families have
+	}
+	slices.SortFunc(rs, func(a, b result) int { return cmp.Or(place(a)-place(b), strings.Compare(a.Side, b.Side)) })
 	return rs
 }
 

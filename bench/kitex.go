@@ -39,7 +39,7 @@ type callerOptions struct {
 	dial      []grpc.DialOption
 	server    string // where all calls end, whichever address was picked; empty means at that address
 	balancer  loadbalance.Loadbalancer
-	attempted func(addr string, err error) // told of every attempt; may be nil
+	attempted func(err error) // told of every attempt; may be nil
 }
 
 // newCaller returns a client of a service through ours or the predecessor. It is as if in a process of its own: it shares
@@ -55,7 +55,7 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 				c.picked.Store(&addr)
 				err := next(ctx, req, resp)
 				if o.attempted != nil {
-					o.attempted(addr, err)
+					o.attempted(err)
 				}
 				return err
 			}

@@ -26,7 +26,7 @@ import (
 	"github.com/zeromicro/go-zero/core/logx"
 )
 
-var families = []family{
+var families = append([]family{
 	resolveFamily(1, 1000, 10000),
 	refreshFamily(10000),
 	pickerFamily(1000),
@@ -36,7 +36,9 @@ var families = []family{
 	footprintFamily(),
 	registerFamily(),
 	manyFamily(),
-}
+	codecFamily(),
+	generateFamily(),
+}, faultFamilies()...)
 
 func main() {
 	runChild()

@@ -15,7 +15,7 @@ import (
 // steadyFamily is what clients cost etcd while nothing changes. Each client is as if in a process of its own.
 func steadyFamily(clients, n int) family {
 	return family{
-		name:  "steady",
+		name: "steady",
 		about: fmt.Sprintf("What %d clients of a service of %d, a process each, ask of etcd while nothing changes: means over all of the time, which is "+
 			"more than a minute", clients, n),
 		rows: []row{

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/bytedance/sonic"
+)
+
+// What a program cannot reach from outside its package is measured by the benchmarks there.
+
+const root = ".." // of the project, from where this module's `go run .` runs
+
+// goBench runs one benchmark of a package once, and returns its metrics by the names of the sub-benchmarks.
+func goBench(ctx context.Context, pkg, name, benchtime string) (map[string]map[string]float64, error) {
+	if _, err := os.Stat(filepath.Join(root, "runtime", "conn.go")); err != nil {
+		return nil, fmt.Errorf("the project is not in %s; run this in its folder bench: %w", root, err)
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-run=^$", "-bench=^"+name+"$", "-benchtime="+benchtime, pkg)
+	cmd.Dir = root
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	found := make(map[string]map[string]float64)
+	for line := range strings.Lines(string(out)) {
+		// BenchmarkX/sub=1-8  1000  12.3 ns/op  4 allocs/op
+		fields := strings.Fields(line)
+		if len(fields) < 4 || !strings.HasPrefix(line, name+"/") {
+			continue
+		}
+		sub := strings.TrimPrefix(fields[0], name+"/")
+		if i := strings.LastIndexByte(sub, '-'); i >= 0 {
+			sub = sub[:i] // the number of processors
+		}
+		found[sub] = make(map[string]float64)
+		for i := 2; i+1 < len(fields); i += 2 {
+			if found[sub][fields[i+1]], err = strconv.ParseFloat(fields[i], 64); err != nil {
+				return nil, fmt.Errorf("%s printed %q: %w", cmd, line, err)
+			}
+		}
+	}
+	return found, nil
+}
+
+// codecFamily is one record, read and written.
+func codecFamily() family {
+	const library, standard = "sonic", "encoding/json"
+	type record struct {
+		Network string            `json:"network"`
+		Address string            `json:"address"`
+		Weight  int               `json:"weight"`
+		Tags    map[string]string `json:"tags"`
+	}
+	value := []byte(kitexRecord("bench", address(1)).value)
+	var r record
+	of := func(name string, unmarshal func([]byte, any) error, marshal func(any) ([]byte, error)) side {
+		return side{name, func(context.Context) (values, error) {
+			v, err := benchmark("decode", func() error { return unmarshal(value, new(record)) })
+			if err != nil {
+				return nil, err
+			}
+			w, err := benchmark("encode", func() error {
+				_, err := marshal(&r)
+				return err
+			})
+			maps.Copy(v, w)
+			return v, err
+		}}
+	}
+	return family{
+		name: "codec",
+		about: "One record with three tags. Ours, as the package's own benchmark has it, checks besides that what it reads can be dialled, and " +
+			"writes tags in order; sonic is with its defaults",
+		rows: []row{
+			{name: "decode", what: "time of reading it", unit: duration, targets: []target{timesOf(library, 1)}},
+			{name: "decode_allocs", what: "allocations", unit: count},
+			{name: "encode", what: "time of writing it", unit: duration, targets: []target{timesOf(library, 1)}},
+			{name: "encode_allocs", what: "allocations", unit: count},
+		},
+		open: func(*bench) ([]side, error) {
+			return []side{
+				{ours, codecTurn},
+				of(library, sonic.Unmarshal, sonic.Marshal),
+				of(standard, json.Unmarshal, json.Marshal),
+			}, json.Unmarshal(value, &r)
+		},
+	}
+}
+
+func codecTurn(ctx context.Context) (values, error) {
+	found, err := goBench(ctx, "./runtime", "BenchmarkRecord", "200ms")
+	if err != nil {
+		return nil, err
+	}
+	v := make(values)
+	for _, op := range []string{"decode", "encode"} {
+		metrics := found["op="+op+"/codec=ours"]
+		if metrics == nil {
+			return nil, fmt.Errorf("BenchmarkRecord says nothing of %s", op)
+		}
+		v[op], v[op+"_allocs"] = []float64{metrics["ns/op"]}, []float64{metrics["allocs/op"]}
+	}
+	return v, nil
+}
+
+// generateFamily is the command beside Kitex's, on 100 services in as many IDLs.
+func generateFamily() family {
+	const kitex = "kitex"
+	turn := func(sub string) func(context.Context) (values, error) {
+		return func(ctx context.Context) (values, error) {
+			found, err := goBench(ctx, "./golden", "BenchmarkServices", "1x")
+			if err != nil {
+				return nil, err
+			}
+			return values{"generate": {found[sub]["ns/op"]}, "generate_cpu": {found[sub]["cpu-ms/op"] * 1e6}}, nil
+		}
+	}
+	return family{
+		name:  "generate",
+		quick: 1,
+		about: "Code for 100 services: Kitex's of as many IDLs, and ours besides",
+		rows: []row{
+			{name: "generate", what: "time", unit: duration, targets: []target{timesOf(kitex, 0.05)}},
+			{name: "generate_cpu", what: "processor time", unit: duration, targets: []target{timesOf(kitex, 0.05)}},
+		},
+		open: func(*bench) ([]side, error) {
+			return []side{{ours, turn("by=kitex-etcd-gen/tree=new")}, {kitex, turn("by=kitex")}}, nil
+		},
+	}
+}
