@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -258,4 +259,32 @@ func (c *Conn) discover(name string) (*service, error) {
 		return nil, errNilConn
 	}
 	return c.directory.service(name)
+}
+
+// ServiceStatus is what a Conn knows of a service that it discovers.
+type ServiceStatus struct {
+	Service   string
+	Instances int       // how many there are for clients
+	Synced    time.Time // when etcd last confirmed them; zero if it never has
+	Idle      bool      // not used for minutes: etcd is not asked about it until the next use
+}
+
+// Services returns the services that were asked for through this Conn so far, sorted by name. It asks nobody and is no use
+// of them: it is meant for metrics and health checks. A nil Conn has none.
+func (c *Conn) Services() []ServiceStatus {
+	if c == nil {
+		return nil
+	}
+	services := *c.directory.services.Load()
+	list := make([]ServiceStatus, 0, len(services))
+	for _, name := range slices.Sorted(maps.Keys(services)) {
+		s := services[name]
+		snap := s.snapshot()
+		status := ServiceStatus{Service: name, Instances: len(snap.instances), Idle: snap.phase == idle}
+		if at := s.synced.Load(); at != 0 {
+			status.Synced = time.Unix(0, at)
+		}
+		list = append(list, status)
+	}
+	return list
 }

@@ -429,6 +429,9 @@ func TestIdleServiceLosesItsWatch(t *testing.T) {
 	// Without etcd it waits a moment, once, and has what there was.
 	timing.wake = 50 * time.Millisecond
 	eventually(t, "the service is idle", idle)
+	if got := c.Services(); len(got) != 1 || !got[0].Idle || got[0].Instances != 4 {
+		t.Errorf("it is shown as %+v", got)
+	}
 	proxy.Refuse()
 	for range 3 {
 		if res, err := c.Resolver().Resolve(context.Background(), testService); err != nil || len(res.Instances) != 4 {

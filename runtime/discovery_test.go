@@ -229,3 +229,37 @@ func BenchmarkRefresh(b *testing.B) {
 		})
 	}
 }
+
+// TestServices shows what a Conn follows, whether etcd answered or not, and makes nothing of it a use.
+func TestServices(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	put(t, etcdClient(t, cluster.Endpoints()), testService, "10.0.0.2:80")
+	c := connect(t, cluster)
+	if got := c.Services(); len(got) != 0 {
+		t.Errorf("before the first use: %+v", got)
+	}
+	before := time.Now()
+	await(t, c, testService, "10.0.0.2:80")
+	await(t, c, "Another")
+	got := c.Services()
+	if len(got) != 2 || got[0].Service != "Another" || got[0].Instances != 0 || got[1].Service != testService || got[1].Instances != 1 {
+		t.Fatalf("%+v", got)
+	}
+	for _, s := range got {
+		if s.Synced.Before(before) || s.Synced.After(time.Now()) || s.Idle {
+			t.Errorf("%+v", s)
+		}
+	}
+	if got := (*Conn)(nil).Services(); got != nil {
+		t.Errorf("a nil Conn: %+v", got)
+	}
+
+	cluster.Stop()
+	down := connect(t, cluster)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := down.Instances(ctx, testService)
+	if got := down.Services(); err == nil || len(got) != 1 || got[0].Instances != 0 || !got[0].Synced.IsZero() {
+		t.Errorf("etcd down: %+v, %v", got, err)
+	}
+}
