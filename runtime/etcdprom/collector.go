@@ -17,8 +17,9 @@
 //	                                        over by another process
 //	kitex_etcd_instances{service}           gauge: instances that clients of the process see of a service
 //	kitex_etcd_instances_confirmed_timestamp_seconds{service}
-//	                                        gauge: when etcd last confirmed them, as Unix time; 0 if it never has.
-//	                                        A service that no client used for minutes has none
+//	                                        gauge: when etcd last confirmed them, as Unix time; 0 if it never has
+//
+// A service that no client used for minutes has neither of the last two until its next use: nobody asks etcd about it.
 //
 // It is a package of its own so that programs without Prometheus need not build it.
 package etcdprom
@@ -37,7 +38,7 @@ var (
 		"Records of this process's servers: standing in etcd, lost and to be restored, or taken over by another process.",
 		[]string{"service", "state"}, nil)
 	instancesDesc = prometheus.NewDesc("kitex_etcd_instances",
-		"Instances that clients of this process see of a service.", []string{"service"}, nil)
+		"Instances that clients of this process see of a service that is in use.", []string{"service"}, nil)
 	confirmedDesc = prometheus.NewDesc("kitex_etcd_instances_confirmed_timestamp_seconds",
 		"Unix time at which etcd last confirmed the instances of a service that is in use; 0 if it never has.", []string{"service"}, nil)
 )
@@ -138,14 +139,15 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		}
 	}
 	for _, s := range c.conn.Load().Services() {
-		gauge(instancesDesc, float64(s.Instances), s.Service)
-		switch {
-		case s.Idle:
-		case s.Synced.IsZero():
-			gauge(confirmedDesc, 0, s.Service)
-		default:
-			gauge(confirmedDesc, float64(s.Synced.UnixMilli())/1000, s.Service)
+		if s.Idle {
+			continue
 		}
+		confirmed := 0.0
+		if !s.Synced.IsZero() {
+			confirmed = float64(s.Synced.UnixMilli()) / 1000
+		}
+		gauge(instancesDesc, float64(s.Instances), s.Service)
+		gauge(confirmedDesc, confirmed, s.Service)
 	}
 }
 

@@ -3,9 +3,12 @@ package etcdprom_test
 import (
 	"context"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -153,6 +156,30 @@ func TestScrapeWithoutEtcd(t *testing.T) {
 		t.Fatal("no error")
 	}
 	scraped.want(`kitex_etcd_instances{service="Hello"} 0`, `kitex_etcd_instances_confirmed_timestamp_seconds{service="Hello"} 0`)
+}
+
+// TestDocumented: the documents name these metrics and no others.
+func TestDocumented(t *testing.T) {
+	descs := make(chan *prometheus.Desc, 20)
+	etcdprom.New().Describe(descs)
+	close(descs)
+	exist := make(map[string]bool)
+	for d := range descs {
+		exist[regexp.MustCompile(`kitex_etcd_\w+`).FindString(d.String())] = true
+	}
+	for _, file := range []string{"../../docs/operations.md", "collector.go"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		named := make(map[string]bool)
+		for _, name := range regexp.MustCompile(`kitex_etcd_\w+`).FindAllString(string(text), -1) {
+			named[name] = true
+		}
+		if !maps.Equal(named, exist) {
+			t.Errorf("%s names %v; there are %v", file, slices.Sorted(maps.Keys(named)), slices.Sorted(maps.Keys(exist)))
+		}
+	}
 }
 
 // TestStates: what each event makes of the records.
