@@ -7,7 +7,9 @@ import (
 	"github.com/cloudwego/kitex/pkg/klog"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 )
 
 const (
@@ -19,6 +21,8 @@ const (
 	// minPatience is the least time that etcd is given to answer a renewal.
 	minPatience = time.Second
 )
+
+var errConnectionLost = status.Error(codes.Unavailable, "the connection was lost")
 
 // grant gets a new lease.
 func (r *registrar) grant(ctx context.Context, cli *clientv3.Client) error {
@@ -192,9 +196,9 @@ func (s *leaseStream) pause(ctx context.Context, err error) {
 	sleep(ctx, randomUpTo(min(reopenDelay, s.interval/2)))
 }
 
-// stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an answer (a third until the renewal
-// and the rest for etcd to answer) means a connection that takes everything and delivers nothing: the sockets are closed,
-// which gRPC notices at once.
+// stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an
+// answer (a third until the renewal and the rest for etcd to answer) means a connection that takes everything and delivers
+// nothing: the sockets are closed, which gRPC notices at once.
 func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	cli, err := s.link.get(ctx)
 	if err != nil {
@@ -225,8 +229,11 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 			klog.Infof("etcd: %s answers again", s.link.target())
 		}
 		s.tell(ctx, answer{id: s.id, ttl: resp.TTL})
-		if !sleep(ctx, s.interval) {
-			return true, ctx.Err()
+		idle, cancelIdle := context.WithTimeout(ctx, s.interval)
+		lost := cli.ActiveConnection().WaitForStateChange(idle, connectivity.Ready)
+		cancelIdle()
+		if lost {
+			return true, errConnectionLost // the next renewal would fail, much later
 		}
 		silence.Reset(patience)
 	}

@@ -251,6 +251,16 @@ func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
 	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "10.0.0.1:80")) == nil {
 		t.Error("the second server's Deregister removed the first one's record")
 	}
+	// Nor may one that never came to register, and one that says it listens where the first does.
+	mustDeregister(t, r, serverInfo("Hello", "127.0.0.1:1003"))
+	twin := serverInfo("Hello", "127.0.0.1:1001")
+	if err := r.Register(twin); err == nil {
+		t.Error("Register of a second server on one listen address succeeded")
+	}
+	mustDeregister(t, r, twin)
+	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "10.0.0.1:80")) == nil {
+		t.Error("the Deregister of a server that is not registered removed the first one's record")
+	}
 	// The same server in another Info may deregister.
 	mustDeregister(t, r, serverInfo("Hello", "127.0.0.1:1001"))
 	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "10.0.0.1:80")) != nil {
@@ -391,6 +401,89 @@ func TestStrayIsRemoved(t *testing.T) {
 	waitKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:5"), func(found bool, _ clientv3.LeaseID) bool { return !found })
 	if getKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:4")) == nil {
 		t.Error("the record of another was removed")
+	}
+}
+
+// TestRefusedRecordHoldsUpNoOther: when a role loses a service, the process's other services are repaired, and that one
+// when the role is whole again.
+func TestRefusedRecordHoldsUpNoOther(t *testing.T) {
+	cluster, root := securedEtcd(t, "simple")
+	conn, events := connectRegistry(t, cluster.Endpoints(), WithAuthOpt("server", "serverserver"))
+	from, ctx := servicePrefix(DefaultPrefix, "Echo"), testContext(t)
+	allow := func() {
+		t.Helper()
+		if _, err := root.RoleGrantPermission(ctx, "server", from, clientv3.GetPrefixRangeEnd(from), clientv3.PermissionType(clientv3.PermReadWrite)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allow()
+	mustRegister(t, conn.Registry(), serverInfo("Hello", "127.0.0.1:1"), serverInfo("Echo", "127.0.0.1:2"), serverInfo("Hello", "127.0.0.1:3"))
+	lease := leaseOf(t, root, from+"127.0.0.1:2")
+	if _, err := root.RoleRevokePermission(ctx, "server", from, clientv3.GetPrefixRangeEnd(from)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := root.Revoke(ctx, lease); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(t, EventRestored, 2)
+	if getKey(t, root, from+"127.0.0.1:2") != nil {
+		t.Error("a record stands that the role does not allow")
+	}
+	allow()
+	events.wait(t, EventRestored, 3)
+}
+
+// TestDeregisterDrains: Deregister returns when clients had the time to see that the record is gone.
+func TestDeregisterDrains(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	conn, _ := connectRegistry(t, cluster.Endpoints(), WithDrainDelay(2*time.Second))
+	info := serverInfo("Hello", "127.0.0.1:1")
+	mustRegister(t, conn.Registry(), info)
+	done := make(chan error, 1)
+	go func() { done <- conn.Registry().Deregister(info) }()
+	gone := waitKey(t, cli, recordKey(DefaultPrefix, "Hello", "127.0.0.1:1"), func(found bool, _ clientv3.LeaseID) bool { return !found })
+	select {
+	case err := <-done:
+		t.Errorf("Deregister returned %v, %v after the record was gone, with a drain delay of 2s", err, gone)
+	default:
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestWriteThatArrivesAfterClose: a write that is held up on its way leaves no record of a process that is gone.
+func TestWriteThatArrivesAfterClose(t *testing.T) {
+	arrived, release, handled := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	var first sync.Once
+	cluster := etcdtest.Start(t, etcdtest.WithConfig(func(cfg *embed.Config) {
+		cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(
+			func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+				hold := false
+				if info.FullMethod == "/etcdserverpb.KV/Txn" {
+					first.Do(func() { hold = true })
+				}
+				if !hold {
+					return handler(ctx, req)
+				}
+				close(arrived)
+				<-release
+				resp, err = handler(context.WithoutCancel(ctx), req)
+				handled <- err
+				return resp, err
+			}))
+	}))
+	conn := connect(t, cluster, WithDrainDelay(0))
+	go func() { _ = conn.Registry().Register(serverInfo("Hello", "127.0.0.1:1")) }()
+	<-arrived
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	close(release)
+	err := <-handled
+	if getKey(t, etcdClient(t, cluster.Endpoints()), recordKey(DefaultPrefix, "Hello", "127.0.0.1:1")) != nil {
+		t.Errorf("the record stands; its late write ended with %v", err)
 	}
 }
 

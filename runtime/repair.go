@@ -31,9 +31,6 @@ func (r *registrar) reconcile() {
 		r.failures = 0
 		return
 	}
-	if unanswered(err) && !r.silent && r.failures == 0 {
-		r.keeper.stop() // to start anew and tell when etcd answers: it may sleep through a short outage
-	}
 	delay := r.conn.cfg.Retry.RetryDelay
 	if r.repairing() {
 		delay = r.countFailure(err)
