@@ -69,7 +69,7 @@ type registrar struct {
 	doubt  bool  // a write under the lease got no answer: it may still arrive
 
 	regs     map[*registry.Info]*registration // what servers want to stand
-	refused  map[*registry.Info]struct{}      // failed to register: Kitex deregisters them nevertheless
+	refused  map[*registry.Info]struct{}      // whose address was taken: Kitex deregisters them nevertheless
 	entries  map[string]*entry                // by key: all records wanted or to be removed
 	pending  map[*registration]struct{}
 	lost     map[*entry]struct{}
@@ -435,7 +435,6 @@ func (r *registrar) fail(reg *registration, err error) {
 	if !reg.call.settle(err) || reg.entries[0].rev != 0 {
 		return // nobody was told, or what stands is being updated
 	}
-	r.refused[reg.info] = struct{}{}
 	r.unwant(reg, nil)
 }
 
