@@ -153,6 +153,7 @@ func (f fault) family() family {
 			{name: f.name + "_calls", what: "failed calls", unit: count, targets: f.targets("calls")},
 			{name: f.name + "_last", what: "from the fault to the last failed attempt", unit: duration, targets: f.targets("last")},
 		},
+		plot: &drawing{title: "Failed attempts: " + f.about, from: f.name + "_times", each: f.name + "_attempts"},
 		open: func(b *bench) ([]side, error) {
 			var sides []side
 			for _, lib := range []string{ours, before} {

@@ -22,6 +22,7 @@ type family struct {
 	rounds int // 0 means 5
 	quick  int // rounds of a quick run; 0 means as many
 	rows   []row
+	plot   *drawing // may be nil
 	// open makes the sides ready. What has to be undone is given to bench.cleanup.
 	open func(b *bench) ([]side, error)
 }

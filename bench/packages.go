@@ -111,28 +111,41 @@ func codecTurn(ctx context.Context) (values, error) {
 	return v, nil
 }
 
-// generateFamily is the command beside Kitex's, on 100 services in as many IDLs.
+// generateFamily is the command beside Kitex's. One run of the benchmark has both sides, one after the other.
 func generateFamily() family {
 	const kitex = "kitex"
-	turn := func(sub string) func(context.Context) (values, error) {
-		return func(ctx context.Context) (values, error) {
-			found, err := goBench(ctx, "./golden", "BenchmarkServices", "1x")
-			if err != nil {
-				return nil, err
-			}
-			return values{"generate": {found[sub]["ns/op"]}, "generate_cpu": {found[sub]["cpu-ms/op"] * 1e6}}, nil
+	sides := []struct{ name, sub string }{{kitex, "by=kitex"}, {ours, "by=kitex-etcd-gen/tree=new"}}
+	f := family{name: "generate", about: "Code for 100 services: Kitex's, and ours besides", quick: 1}
+	for _, idls := range []string{"100", "1"} {
+		name := "generate_" + idls
+		f.rows = append(f.rows,
+			row{name: name, what: "time, with the services in " + idls + " IDLs", unit: duration, targets: []target{timesOf(kitex, 0.05)}},
+			row{name: name + "_cpu", what: "processor time of it", unit: duration})
+	}
+	f.open = func(*bench) ([]side, error) {
+		var found map[string]map[string]float64
+		var turns []side
+		for i, s := range sides {
+			turns = append(turns, side{s.name, func(ctx context.Context) (values, error) {
+				if i == 0 {
+					var err error
+					if found, err = goBench(ctx, "./golden", "BenchmarkServices", "1x"); err != nil {
+						return nil, err
+					}
+				}
+				v := make(values)
+				for _, idls := range []string{"100", "1"} {
+					metrics := found["idls="+idls+"/"+s.sub]
+					if metrics == nil {
+						return nil, fmt.Errorf("BenchmarkServices says nothing of %s with %s IDLs", s.sub, idls)
+					}
+					v["generate_"+idls] = []float64{metrics["ns/op"]}
+					v["generate_"+idls+"_cpu"] = []float64{metrics["cpu-ms/op"] * 1e6}
+				}
+				return v, nil
+			}})
 		}
+		return turns, nil
 	}
-	return family{
-		name:  "generate",
-		quick: 1,
-		about: "Code for 100 services: Kitex's of as many IDLs, and ours besides",
-		rows: []row{
-			{name: "generate", what: "time", unit: duration, targets: []target{timesOf(kitex, 0.05)}},
-			{name: "generate_cpu", what: "processor time", unit: duration, targets: []target{timesOf(kitex, 0.05)}},
-		},
-		open: func(*bench) ([]side, error) {
-			return []side{{ours, turn("by=kitex-etcd-gen/tree=new")}, {kitex, turn("by=kitex")}}, nil
-		},
-	}
+	return f
 }

@@ -27,6 +27,7 @@ type reported struct {
 	Rows  []reportedRow `json:"rows"`
 
 	values map[string]values
+	plot   *drawing
 }
 
 type reportedRow struct {
@@ -55,7 +56,7 @@ func newReport(args []string) *report {
 }
 
 func (r *report) add(f family, all map[string]values) {
-	rf := reported{Name: f.name, About: f.about, values: all}
+	rf := reported{Name: f.name, About: f.about, values: all, plot: f.plot}
 	for _, row := range f.rows {
 		rr := reportedRow{Name: row.name, What: row.what, Unit: row.unit, Sides: row.results(all)}
 		for _, t := range row.targets {
@@ -149,10 +150,18 @@ func (r *report) summary() [][]string {
 	return lines
 }
 
-// write writes REPORT.md into dir.
+// write writes REPORT.md and the plots into dir.
 func (r *report) write(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
+	}
+	for _, f := range r.Families {
+		if f.plot == nil {
+			continue
+		}
+		if err := f.plot.draw(dir, f.values); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(filepath.Join(dir, "REPORT.md"), []byte(r.markdown()), 0o644)
 }
@@ -187,6 +196,9 @@ is the ratio.
 			for _, s := range row.Sides {
 				fmt.Fprintf(&b, "| %s |\n", strings.Join(row.cells(s), " | "))
 			}
+		}
+		if f.plot != nil {
+			fmt.Fprintf(&b, "\n![%s](%s)\n", f.plot.title, filepath.ToSlash(f.plot.file()))
 		}
 	}
 	return b.String()
