@@ -234,6 +234,40 @@ func TestInstancesWatch(t *testing.T) {
 	w.interrupt()
 }
 
+// TestInstancesOutage: -watch says once that etcd is away, and once that it is back.
+func TestInstancesOutage(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	opts, err := parseInstancesArgs([]string{"-etcd", cluster.Endpoints()[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := opts.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cluster.Stop()
+	ctx := testContext(t)
+	out, stderr := io.Pipe()
+	go func() {
+		(&inventory{conn: conn, opts: opts, stderr: stderr}).reread(ctx)
+		stderr.Close()
+	}()
+	var lines []string
+	for said := bufio.NewScanner(out); said.Scan(); {
+		lines = append(lines, said.Text())
+		if len(lines) == 1 {
+			if err := cluster.Start(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if len(lines) != 2 || !strings.Contains(lines[0], cluster.Endpoints()[0]) || !strings.HasSuffix(lines[0], "; trying on") ||
+		lines[1] != "kitex-etcd-gen: etcd answers again" {
+		t.Errorf("it said %q", lines)
+	}
+}
+
 func TestInstancesWatchJSON(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster)

@@ -135,8 +135,7 @@ func (i *inventory) watch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	trouble := false
-	for ctx.Err() == nil {
+	for {
 		ended, err := i.follow(ctx, revision)
 		if err != nil {
 			return err
@@ -144,28 +143,32 @@ func (i *inventory) watch(ctx context.Context) error {
 		if ended {
 			pause(ctx)
 		}
-		for ctx.Err() == nil {
-			if records, revision, err = i.conn.Records(ctx, i.opts.service); err == nil {
-				break
-			}
-			if !trouble && ctx.Err() == nil {
-				i.say("%v; trying on", err)
-				trouble = true
-			}
-			pause(ctx)
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		if trouble {
-			i.say("etcd answers again")
-			trouble = false
+		if records, revision = i.reread(ctx); ctx.Err() != nil {
+			return nil
 		}
 		if err := i.update(records, "added"); err != nil {
 			return err
 		}
 	}
-	return nil
+}
+
+// reread reads everything anew, as often as it takes until ctx ends. It says when that fails, and when no longer.
+func (i *inventory) reread(ctx context.Context) (records []etcd.Record, revision int64) {
+	for failed := false; ; pause(ctx) {
+		records, revision, err := i.conn.Records(ctx, i.opts.service)
+		switch {
+		case ctx.Err() != nil:
+			return nil, 0
+		case err == nil:
+			if failed {
+				i.say("etcd answers again")
+			}
+			return records, revision
+		case !failed:
+			i.say("%v; trying on", err)
+			failed = true
+		}
+	}
 }
 
 // follow prints what happens after revision, until it is time to read everything anew. It says whether the watch ended by
