@@ -72,12 +72,13 @@ func (c *Conn) Records(ctx context.Context, service string) (records []Record, r
 	var resp *clientv3.GetResponse
 	if err == nil {
 		resp, err = cli.Get(ctx, prefix, clientv3.WithPrefix())
+		err = c.link.explain(err)
 	}
 	switch {
 	case c.closing.Err() != nil:
 		return nil, 0, ErrClosed
 	case err != nil:
-		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.target(), c.link.explain(err))
+		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.target(), err)
 	}
 	records = make([]Record, len(resp.Kvs))
 	for i, kv := range resp.Kvs {
