@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,14 +70,21 @@ func timesOf(of string, times float64) target { return target{of: of, times: tim
 
 // bench is the run of one family.
 type bench struct {
-	ctx      context.Context
-	quick    bool
-	etcd     *etcdProcess
-	shared   *clientv3.Client // of the sides that bring none of their own
+	ctx    context.Context
+	quick  bool
+	etcd   *etcdProcess
+	shared *clientv3.Client // of the sides that bring none of their own
+
+	mu       sync.Mutex // trials run beside each other
 	cleanups []func()
 }
 
-func (b *bench) cleanup(f func()) { b.cleanups = append(b.cleanups, f) }
+// cleanup has f run when the family is done, the last one first.
+func (b *bench) cleanup(f func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.cleanups = append(b.cleanups, f)
+}
 
 // pick returns full, or less in a quick run.
 func (b *bench) pick(full, less int) int {

@@ -38,6 +38,7 @@ var families = append([]family{
 	manyFamily(),
 	codecFamily(),
 	generateFamily(),
+	repairFamily(),
 }, faultFamilies()...)
 
 func main() {

@@ -38,6 +38,7 @@ func (d drawing) draw(dir string, all map[string]values) error {
 		unit = float64(time.Millisecond)
 		p.X.Label.Text, p.Y.Label.Text = "milliseconds", "share"
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+		p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = false, 6*vg.Centimeter, vg.Centimeter // between fast and slow
 	}
 	var end float64
 	for _, v := range all {
@@ -52,6 +53,9 @@ func (d drawing) draw(dir string, all map[string]values) error {
 			return fmt.Errorf("plot %s of %s: %w", d.from, s.Side, err)
 		}
 		line.Color, line.Width = plotutil.Color(i), vg.Points(1.5)
+		if s.Side == nothing {
+			line.Dashes = plotutil.Dashes(1)
+		}
 		p.Add(line)
 		p.Legend.Add(s.Side, line)
 	}

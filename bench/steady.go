@@ -16,8 +16,8 @@ import (
 func steadyFamily(clients, n int) family {
 	return family{
 		name: "steady",
-		about: fmt.Sprintf("What %d clients of a service of %d, a process each, ask of etcd while nothing changes: means over all of the time, which is "+
-			"more than a minute", clients, n),
+		about: fmt.Sprintf("What %d clients of a service of %d, a process each, ask of etcd while nothing changes: means over all of the turns, "+
+			"which are 20 s each, or 5 s in a quick run, and count on during those of the other side", clients, n),
 		rows: []row{
 			{name: "steady_reads", what: "answers that hold instances", unit: perSec, mean: true, targets: []target{atMost(0)}},
 			{name: "steady_requests", what: "all Range requests, those included that only look for a newer revision", unit: perSec, mean: true},
@@ -55,7 +55,7 @@ func steadyFamily(clients, n int) family {
 				}
 				s.forget()
 				sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
-					return s.turn(ctx, time.Duration(b.pick(20, 10))*time.Second)
+					return s.turn(ctx, time.Duration(b.pick(20, 5))*time.Second)
 				}})
 			}
 			return sides, nil
