@@ -1,0 +1,257 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/registry"
+)
+
+// registration is what one Register asked for.
+type registration struct {
+	info    *registry.Info
+	listen  string // info.Addr when it was registered
+	entries []*entry
+	call    *call // who waits for the current step; nil when nobody does
+
+	left     int       // entries that are still to be removed
+	deleted  bool      // one of them was there
+	drainEnd time.Time // when clients have seen the removal
+}
+
+// entry is one record.
+type entry struct {
+	service, key, value string
+	reg                 *registration // nil for a stray, to be removed
+	sent                bool          // a write was sent: it may stand even if no answer came
+	rev                 int64         // revision of our last write
+	taken               bool          // another process's record stands at the key
+	watched             bool          // counted in its service's watch
+}
+
+// request is a Register, or a Deregister when remove is set.
+type request struct {
+	call    *call
+	info    *registry.Info
+	records []*entry
+	remove  bool
+}
+
+// call is somebody who waits for the outcome of a request.
+type call struct {
+	deadline time.Time
+	settled  atomic.Bool
+	done     chan error // has room for the outcome
+}
+
+func newCall(timeout time.Duration) *call {
+	return &call{deadline: time.Now().Add(timeout), done: make(chan error, 1)}
+}
+
+// settle tells the outcome; false means that nobody waits any more.
+func (c *call) settle(err error) bool {
+	if c == nil || c.settled.Swap(true) {
+		return false
+	}
+	c.done <- err
+	return true
+}
+
+// abandon stops waiting; false means that the outcome is there.
+func (c *call) abandon() bool { return !c.settled.Swap(true) }
+
+// register makes a request's records wanted.
+func (r *registrar) register(req *request) {
+	reg := r.regs[req.info]
+	if reg != nil && !sameKeys(reg.entries, req.records) {
+		req.call.settle(fmt.Errorf("etcd: the registry.Info of %s was registered before and now stands for %s; give each server an Info of its own, and deregister before you change one", reg.entries[0].key, req.records[0].key))
+		return
+	}
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil && old.reg != nil && old.reg != reg && r.regs[old.reg.info] == old.reg {
+			r.refused[req.info] = struct{}{}
+			req.call.settle(fmt.Errorf("etcd: register %s: another server of this process is registered there; publish an address of its own for each with ServerOptionsAt", e.key))
+			return
+		}
+	}
+	if reg == nil {
+		reg = &registration{info: req.info}
+	}
+	reg.call.settle(errors.New("etcd: a later Register of the same server overtook this one"))
+	reg.call, reg.listen = req.call, addrString(req.info)
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil {
+			r.forget(old) // a removal that is overtaken, or the same record anew
+			e.sent, e.rev = old.sent, old.rev
+		}
+		e.reg = reg
+		r.entries[e.key] = e
+	}
+	reg.entries = req.records
+	r.regs[req.info] = reg
+	delete(r.refused, req.info)
+	r.pending[reg], r.waiting[reg] = struct{}{}, struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// deregister makes a registration unwanted. Its records are deleted if they may stand and are ours.
+func (r *registrar) deregister(req *request) {
+	_, refused := r.refused[req.info]
+	delete(r.refused, req.info)
+	reg := r.regs[req.info]
+	if reg == nil && !refused {
+		reg = r.equalRegistration(req)
+	}
+	if reg == nil {
+		req.call.settle(nil)
+		return
+	}
+	r.unwant(reg, req.call)
+}
+
+// equalRegistration finds what was registered with another Info of the same content. The listen address must agree: a
+// second server that publishes the same address was refused, and must not take the first one's records away.
+func (r *registrar) equalRegistration(req *request) *registration {
+	for _, e := range req.records {
+		if old := r.entries[e.key]; old != nil && old.reg != nil && r.regs[old.reg.info] == old.reg &&
+			old.reg.listen == addrString(req.info) && sameKeys(old.reg.entries, req.records) {
+			return old.reg
+		}
+	}
+	return nil
+}
+
+// unwant begins the removal of a registration, for c to wait for; c may be nil.
+func (r *registrar) unwant(reg *registration, c *call) {
+	delete(r.regs, reg.info)
+	delete(r.pending, reg)
+	delete(r.waiting, reg)
+	reg.call.settle(errors.New("etcd: deregistered before it was registered"))
+	reg.call = c
+	for _, e := range reg.entries {
+		if e.taken || !e.sent {
+			r.forget(e)
+			continue
+		}
+		delete(r.lost, e)
+		r.removing[e] = struct{}{}
+		reg.left++
+	}
+	if c != nil {
+		r.waiting[reg] = struct{}{}
+	}
+	if reg.left == 0 {
+		r.drain(reg)
+	}
+	r.retryAt = time.Time{}
+}
+
+// forget drops an entry; a removal's caller is told that it is done.
+func (r *registrar) forget(e *entry) {
+	if r.entries[e.key] == e {
+		delete(r.entries, e.key)
+	}
+	delete(r.lost, e)
+	r.unwatch(e)
+	if _, ok := r.removing[e]; ok {
+		delete(r.removing, e)
+		if e.reg != nil {
+			if e.reg.left--; e.reg.left == 0 {
+				r.drain(e.reg)
+			}
+		}
+	}
+}
+
+// drain gives clients the time to see that a server is gone. Its caller waits meanwhile.
+func (r *registrar) drain(reg *registration) {
+	delete(r.waiting, reg)
+	if reg.deleted {
+		reg.drainEnd = time.Now().Add(r.conn.cfg.DrainDelay)
+	}
+	r.draining[reg] = struct{}{}
+}
+
+// finishDrained ends the removals whose drain delay is over, and the keeping of the lease with the last one.
+func (r *registrar) finishDrained(ctx context.Context) {
+	now := time.Now()
+	var finished []*registration
+	for reg := range r.draining {
+		if !now.Before(reg.drainEnd) {
+			delete(r.draining, reg)
+			finished = append(finished, reg)
+		}
+	}
+	if r.lease != 0 && len(r.entries)+len(r.draining) == 0 {
+		r.release(ctx)
+	}
+	for _, reg := range finished {
+		reg.call.settle(nil)
+	}
+}
+
+// expireCalls answers those who have waited long enough.
+func (r *registrar) expireCalls() {
+	now := time.Now()
+	for reg := range r.waiting {
+		if now.Before(reg.call.deadline) {
+			continue
+		}
+		cause := r.lastErr
+		if cause == nil {
+			cause = context.DeadlineExceeded
+		}
+		if _, wanted := r.pending[reg]; wanted {
+			r.fail(reg, fmt.Errorf("etcd: register %s: no success at %s within %v; check that etcd is up and the endpoints are right, or start without it by WithBackgroundRegister: %w",
+				reg.entries[0].key, r.conn.link.target(), registerTimeout, cause))
+			continue
+		}
+		delete(r.waiting, reg)
+		err := fmt.Errorf("etcd: deregister %s: no success at %s within %v; the record ends with its lease, in %v at most: %w",
+			reg.entries[0].key, r.conn.link.target(), deregisterTimeout, r.ttl, cause)
+		klog.Warnf("%v", err)
+		for _, e := range reg.entries {
+			if _, ok := r.removing[e]; ok {
+				r.event(EventDeregistered, e, err)
+			}
+		}
+		reg.call.settle(err)
+	}
+}
+
+// fail ends a Register with err. The registration stays wanted when its caller was told otherwise before.
+func (r *registrar) fail(reg *registration, err error) {
+	delete(r.waiting, reg)
+	if !reg.call.settle(err) || reg.entries[0].rev != 0 {
+		return // nobody was told, or what stands is being updated
+	}
+	r.unwant(reg, nil)
+}
+
+// event tells the handler about one record.
+func (r *registrar) event(t EventType, e *entry, err error) {
+	r.conn.events.send(Event{Type: t, Service: e.service, Key: e.key, Err: err})
+}
+
+func sameKeys(a, b []*entry) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		if a[i].key != b[i].key {
+			return false
+		}
+	}
+	return true
+}
+
+func addrString(info *registry.Info) string {
+	if info.Addr == nil {
+		return ""
+	}
+	return info.Addr.String()
+}
