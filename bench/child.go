@@ -19,6 +19,7 @@ func init() {
 		"etcd":      serveEtcd,
 		"footprint": carryFootprint,
 		"many":      registerMany,
+		"scale":     callMuch,
 		"server":    serveHello,
 	}
 }

@@ -91,10 +91,13 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 	return c, err
 }
 
-// call makes one call and says which instance it went to.
+// call makes one call and says which instance it went to, if any.
 func (c *caller) call(ctx context.Context) (addr string, err error) {
 	_, err = c.Echo(ctx, &api.Request{Message: "hello"})
-	return *c.picked.Load(), err
+	if picked := c.picked.Load(); picked != nil {
+		addr = *picked
+	}
+	return addr, err
 }
 
 // alone keeps a resolver from sharing Kitex's cache with others of its kind, as if its process were another.

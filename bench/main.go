@@ -39,6 +39,7 @@ var families = append([]family{
 	codecFamily(),
 	generateFamily(),
 	repairFamily(),
+	scaleFamily("1", "10", "100"),
 }, faultFamilies()...)
 
 func main() {
