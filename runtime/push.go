@@ -112,6 +112,10 @@ func (p *pushBalancer) GetPicker(res discovery.Result) loadbalance.Picker {
 		if k.state.Load() == keyReady {
 			return picker
 		}
+		// Kitex let go of the target meanwhile: what the balancer keeps now may be from older instances.
+		if k, err = p.key(desc); err == nil {
+			k.rebuild()
+		}
 	}
 }
 
@@ -239,6 +243,14 @@ func (k *pickerKey) build() {
 	if k.state.Load() != keyRetired {
 		k.buildLocked()
 	}
+}
+
+// rebuild is build even if nothing has changed.
+func (k *pickerKey) rebuild() {
+	k.mu.Lock()
+	k.built = false
+	k.mu.Unlock()
+	k.build()
 }
 
 func (k *pickerKey) buildLocked() {
