@@ -1,7 +1,10 @@
 package etcd
 
 import (
+	"fmt"
+	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -13,7 +16,8 @@ var ChildForTesting func()
 // packages or for each key that it will never free, are not the tests'.
 func TestMain(m *testing.M) {
 	ChildForTesting()
-	goleak.VerifyTestMain(m,
+	code := m.Run()
+	lasting := []goleak.Option{
 		// One for each Conn whose clients were made: Kitex never stops a balancer factory.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/loadbalance/lbcache.(*BalancerFactory).watcher"),
 		// One for each refresh interval, until its last balancer has expired.
@@ -27,5 +31,17 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"),
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/wpool.(*Pool).Tick"),
 		goleak.IgnoreAnyFunction("github.com/bytedance/gopkg/util/gopool.(*worker).run.func1"),
-	)
+	}
+	// etcd gives the connections among the members of a cluster five seconds to end.
+	for deadline := time.Now().Add(10 * time.Second); code == 0; {
+		err := goleak.Find(lasting...)
+		if err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
 }
