@@ -180,7 +180,7 @@ func TestFaultLeaderKilled(t *testing.T) {
 	t.Parallel()
 	cluster := etcdtest.Start(t, etcdtest.WithMembers(3))
 	cli := etcdClient(t, cluster.Endpoints())
-	conn, events := connectRegistry(t, cluster.Endpoints(), WithLeaseTTL(3*time.Second))
+	conn, events := connectRegistry(t, cluster.Endpoints())
 	mustRegister(t, conn.Registry(), serverInfo("Hello", faultAddr))
 	for range 2 {
 		leader, err := cluster.Leader(testContext(t))

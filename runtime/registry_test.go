@@ -109,6 +109,7 @@ func TestSecondServerOnOneAddressIsRefused(t *testing.T) {
 }
 
 func TestRegisterWhileEtcdIsDown(t *testing.T) {
+	t.Parallel()
 	down, err := net.Listen("tcp", "127.0.0.1:0") // accepts and never answers
 	if err != nil {
 		t.Fatal(err)
