@@ -1,12 +1,15 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -17,6 +20,7 @@ var roles map[string]func(args []string) error
 func init() {
 	roles = map[string]func(args []string) error{
 		"etcd":      serveEtcd,
+		"family":    measureFamily,
 		"footprint": carryFootprint,
 		"many":      registerMany,
 		"scale":     callMuch,
@@ -41,10 +45,45 @@ func runChild() {
 	os.Exit(0)
 }
 
+// measureApart measures f in a process of its own: what some of the libraries leave behind, such as a resolver that waits
+// for its etcd for ever, stops every Kitex client of a process.
+func measureApart(ctx context.Context, f family, quick bool) (map[string]values, error) {
+	c, err := startChild("family", []string{f.name, strconv.FormatBool(quick)})
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	defer context.AfterFunc(ctx, func() { c.stdin.Close() })()
+	var all map[string]values
+	if err := c.read(&all); err != nil {
+		return nil, cmp.Or(ctx.Err(), fmt.Errorf("it failed, see above: %w", err))
+	}
+	return all, nil
+}
+
+// measureFamily is what the process does.
+func measureFamily(args []string) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		awaitParent()
+		cancel()
+	}()
+	for _, f := range families {
+		if f.name == args[0] {
+			all, err := measure(ctx, f, args[1] == "true", os.Stderr)
+			if err != nil {
+				return fmt.Errorf("%s: %w", f.name, err)
+			}
+			return json.NewEncoder(os.Stdout).Encode(all)
+		}
+	}
+	return fmt.Errorf("there is no family %q", args[0])
+}
+
 // child is this program again in another role. It says what it has to say in JSON on stdout, and ends when its stdin does.
 type child struct {
 	cmd   *exec.Cmd
-	stdin io.Closer
+	stdin io.WriteCloser
 	out   *json.Decoder
 }
 

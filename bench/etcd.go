@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -56,7 +57,31 @@ func serveEtcd([]string) error {
 	if err := json.NewEncoder(os.Stdout).Encode(cluster.Endpoints()); err != nil {
 		return err
 	}
-	awaitParent()
+	commands := map[string]func() error{
+		"stop":  func() error { cluster.Stop(); return nil },
+		"wipe":  cluster.Wipe,
+		"start": cluster.Start,
+	}
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := commands[lines.Text()](); err != nil {
+			return err
+		}
+		if err := json.NewEncoder(os.Stdout).Encode(lines.Text()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command has etcd stop, start, or wipe its data, and returns when it is done.
+func (e *etcdProcess) command(name string) error {
+	if _, err := fmt.Fprintln(e.child.stdin, name); err != nil {
+		return err
+	}
+	var done string
+	if err := e.child.read(&done); err != nil {
+		return fmt.Errorf("%s etcd: %w", name, err)
+	}
 	return nil
 }
 

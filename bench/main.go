@@ -40,7 +40,7 @@ var families = append([]family{
 	generateFamily(),
 	repairFamily(),
 	scaleFamily("1", "10", "100"),
-}, faultFamilies()...)
+}, append(faultFamilies(), outageFamilies()...)...)
 
 func main() {
 	runChild()
@@ -86,11 +86,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	r := newReport(args)
 	for i, f := range chosen {
 		fmt.Fprintf(stderr, "[%d/%d] %s: %s\n", i+1, len(chosen), f.name, f.about)
-		results, err := measure(ctx, f, *quick, stderr)
+		found, err := measureApart(ctx, f, *quick)
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
-		r.add(f, results)
+		r.add(f, found)
 	}
 	if *dir != "" {
 		if err := r.write(*dir); err != nil {

@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -36,6 +38,31 @@ func TestResolve(t *testing.T) {
 	}
 	if allocs, ok := r.Families[0].Rows[1].figure(ours); !ok || allocs != 0 {
 		t.Errorf("Resolve allocates %v times (measured: %v), want 0", allocs, ok)
+	}
+}
+
+// TestRun measures a family the way the command does.
+func TestRun(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	dir := t.TempDir()
+	if err := run(t.Context(), []string{"-quick", "-only", "picker", "-json", "-o", dir}, &stdout, &stderr); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	var r report
+	if err := json.Unmarshal(stdout.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	if figure, ok := r.Families[0].Rows[0].figure(ours); !ok || figure <= 0 {
+		t.Errorf("GetPicker takes %v ns (measured: %v)", figure, ok)
+	}
+	if r.Versions["github.com/cloudwego/kitex"] == "" {
+		t.Errorf("versions %v do not say which Kitex this is", r.Versions)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "REPORT.md")); err != nil {
+		t.Error(err)
+	}
+	if err := run(t.Context(), []string{"-only", "nothing"}, &stdout, &stderr); err == nil {
+		t.Error("a name that no family has is no error")
 	}
 }
 

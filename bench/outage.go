@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/discovery"
+	old "github.com/kitex-contrib/registry-etcd"
+)
+
+// An outage is etcd away for a while.
+type outage struct {
+	name  string
+	about string
+	wiped bool // it comes back empty
+	limit time.Duration
+}
+
+// enough is when a side that is not back will not be waited for any longer.
+const enough = 2 * time.Minute
+
+func outageFamilies() []family {
+	return []family{
+		outage{name: "outage", about: "etcd is away", limit: 3 * time.Second}.family(),
+		outage{name: "rebuilt", about: "etcd is away and comes back without its data", wiped: true, limit: 30 * time.Second}.family(),
+	}
+}
+
+func (o outage) family() family {
+	f := family{
+		name:   o.name,
+		rounds: 1,
+		about: fmt.Sprintf("%s for 90 s (5 s in a quick run). Times are from when it serves again; %v means not within that time",
+			o.about, enough),
+		rows: []row{
+			{name: o.name + "_resolved", what: "until Resolve tells of an instance that is new since then", unit: duration,
+				targets: []target{atMost(float64(o.limit))}},
+			{name: o.name + "_blocked", what: "the longest Resolve since the beginning", unit: duration,
+				targets: []target{atMost(float64(10 * time.Millisecond))}},
+		},
+		open: func(b *bench) ([]side, error) {
+			var sides []side
+			for _, lib := range []string{ours, before} {
+				sides = append(sides, side{lib, func(ctx context.Context) (values, error) { return o.turn(ctx, b, lib) }})
+			}
+			return sides, nil
+		},
+	}
+	if o.wiped {
+		f.rows = append(f.rows, row{name: o.name + "_registered", what: "until a server that runs is registered again", unit: duration,
+			targets: []target{atMost(float64(o.limit))}})
+	}
+	return f
+}
+
+func (o outage) turn(ctx context.Context, b *bench, lib string) (values, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	service := "bench-" + o.name + "-" + lib
+	var keys []string
+	for i := range 5 {
+		key, err := b.register(ctx, lib, service, address(i))
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, key)
+	}
+	a, err := b.ask(ctx, lib, service)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.etcd.command("stop"); err != nil {
+		return nil, err
+	}
+	if err := pause(ctx, time.Duration(b.pick(90, 5))*time.Second); err != nil {
+		return nil, err
+	}
+	if o.wiped {
+		if err := b.etcd.command("wipe"); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.etcd.command("start"); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	fresh := address(freshInstances)
+	if err := b.etcd.put(ctx, []pair{kitexRecord(service, fresh)}); err != nil {
+		return nil, err
+	}
+	// Until done says so, or enough.
+	until := func(what string, done func() bool) float64 {
+		_ = await(ctx, what, enough-time.Since(begin), done)
+		return float64(min(time.Since(begin), enough))
+	}
+	var resolved float64
+	registered := make([]float64, len(keys))
+	var all sync.WaitGroup
+	all.Go(func() { resolved = until("the new instance", func() bool { return a.tells(fresh) }) })
+	if o.wiped {
+		for i, key := range keys {
+			all.Go(func() { registered[i] = until(key, func() bool { return b.stands(ctx, key) }) })
+		}
+	}
+	all.Wait()
+	v := values{o.name + "_resolved": {resolved}, o.name + "_blocked": {float64(a.blocked())}}
+	if o.wiped {
+		v[o.name+"_registered"] = registered
+	}
+	return v, ctx.Err()
+}
+
+// An asker keeps asking a resolver for one service.
+type asker struct {
+	mu      sync.Mutex
+	since   time.Time // of the question that has no answer yet; zero when there is none
+	longest time.Duration
+	addrs   []string // of the last answer
+}
+
+// ask returns an asker that ends with ctx.
+func (b *bench) ask(ctx context.Context, lib, service string) (*asker, error) {
+	r, err := b.resolver(lib)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Resolve(ctx, service); err != nil {
+		return nil, err
+	}
+	a := new(asker)
+	go func() {
+		for pause(ctx, 10*time.Millisecond) == nil {
+			a.mu.Lock()
+			a.since = time.Now()
+			a.mu.Unlock()
+			res, _ := r.Resolve(ctx, service) // an error tells of no instances
+			a.answered(res.Instances)
+		}
+	}()
+	return a, nil
+}
+
+func (a *asker) answered(instances []discovery.Instance) {
+	addrs := make([]string, len(instances))
+	for i, in := range instances {
+		addrs[i] = in.Address().String()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.longest, a.since = max(a.longest, time.Since(a.since)), time.Time{}
+	a.addrs = addrs
+}
+
+func (a *asker) tells(addr string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Contains(a.addrs, addr)
+}
+
+// blocked is how long the longest question waited, be it answered or not.
+func (a *asker) blocked() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.since.IsZero() {
+		return max(a.longest, time.Since(a.since))
+	}
+	return a.longest
+}
+
+// resolver returns one of lib as a program has it.
+func (b *bench) resolver(lib string) (discovery.Resolver, error) {
+	if lib == before {
+		return old.NewEtcdResolver(b.etcd.endpoints, quietly)
+	}
+	conn, err := b.connect()
+	if err != nil {
+		return nil, err
+	}
+	return conn.Resolver(), nil
+}
