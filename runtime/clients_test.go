@@ -349,7 +349,7 @@ func TestRemovedInstancesConnections(t *testing.T) {
 			}
 			etcd.Eventually(t, "the connections are closed", func() bool { return counting.open.Load() == 0 })
 			t.Logf("the connections were closed after %v", time.Since(removed)) // meant to be 5 s at most
-			runtime.KeepAlive(cli) // a client that is collected closes its connections, too
+			runtime.KeepAlive(cli)                                              // a client that is collected closes its connections, too
 		})
 	}
 }
