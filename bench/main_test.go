@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"gonum.org/v1/plot/plotter"
 )
 
 func TestMain(m *testing.M) {
@@ -63,6 +66,33 @@ func TestRun(t *testing.T) {
 	}
 	if err := run(t.Context(), []string{"-only", "nothing"}, &stdout, &stderr); err == nil {
 		t.Error("a name that no family has is no error")
+	}
+}
+
+func TestDrawing(t *testing.T) {
+	dir := t.TempDir()
+	all := map[string]values{
+		ours:   {"times": nil, "trials": {0, 0}, "took": {2e6}},
+		before: {"times": {1e9, 3e9}, "trials": {1, 1}, "took": {5e9, 1e9}},
+	}
+	for _, d := range []drawing{{title: "failures", from: "times", each: "trials"}, {title: "share", from: "took"}} {
+		if err := d.draw(dir, all); err != nil {
+			t.Fatal(err)
+		}
+		svg, err := os.ReadFile(filepath.Join(dir, d.file()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{"<svg", d.title, ours, before} {
+			if !bytes.Contains(svg, []byte(part)) {
+				t.Errorf("%s has no %q", d.file(), part)
+			}
+		}
+	}
+	got := drawing{each: "trials"}.steps([]float64{1e9, 3e9}, 1e9, 2, 4)
+	want := plotter.XYs{{X: 0, Y: 0}, {X: 1, Y: 0}, {X: 1, Y: 0.5}, {X: 3, Y: 0.5}, {X: 3, Y: 1}, {X: 4, Y: 1}}
+	if !slices.Equal(got, want) {
+		t.Errorf("steps %v, want %v", got, want)
 	}
 }
 

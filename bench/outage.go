@@ -33,8 +33,8 @@ func (o outage) family() family {
 	f := family{
 		name:   o.name,
 		rounds: 1,
-		about: fmt.Sprintf("%s for 90 s (5 s in a quick run). Times are from when it serves again; %v means not within that time",
-			o.about, enough),
+		about: fmt.Sprintf("%s for 90 s (5 s in a quick run). Times are from when it serves again; %s means not within that time",
+			o.about, duration.format(float64(enough))),
 		rows: []row{
 			{name: o.name + "_resolved", what: "until Resolve tells of an instance that is new since then", unit: duration,
 				targets: []target{atMost(float64(o.limit))}},

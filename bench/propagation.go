@@ -157,7 +157,7 @@ func (pr *propagation) slowTurn(ctx context.Context) (values, error) {
 	n := pr.b.pick(20, 5)
 	times, errs := make([]float64, n), make([]error, n)
 	var all sync.WaitGroup
-	var mu sync.Mutex // one put at a time begins
+	var mu sync.Mutex // guards pr.next
 	for i := range n {
 		all.Go(func() {
 			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n))

@@ -94,7 +94,7 @@ func (rr reportedRow) judge(t target) verdict {
 	return v
 }
 
-// String says whether the target was met, or by how much it was not.
+// describe says whether the target was met, or by how much it was not.
 func (v verdict) describe(u unit) string {
 	switch {
 	case v.Met:
@@ -120,8 +120,10 @@ func (r *report) print(w io.Writer) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintln(tw, "\ntarget\t\t")
-	for _, line := range r.summary() {
+	for i, line := range r.summary() {
+		if i == 0 {
+			fmt.Fprintln(tw, "\ntarget\t\t")
+		}
 		fmt.Fprintln(tw, strings.Join(line, "\t"))
 	}
 	return tw.Flush()
@@ -174,9 +176,10 @@ func (r *report) markdown() string {
 		fmt.Fprintf(&b, "| %s | %s |\n", m, r.Versions[m])
 	}
 	b.WriteString(`
-The sides take turns, so that all meet the same machine. A figure is the median of a side's turns, or the percentile
-named of all that was measured in them; then the least and the greatest. Absolute times are this machine's: what counts
-is the ratio.
+The sides take turns, so that all meet the same machine. A figure is the median of what a side's turns measured, unless
+its row says otherwise; then the least and the greatest. Each family of rows runs in a process of its own, beside an etcd
+in another that writes to the disk before it answers. All libraries run with their defaults. Look-ups are warm: the first,
+by which those that watch begin, is not counted. Absolute times are this machine's: what counts is the ratio.
 
 ## Targets
 
