@@ -23,7 +23,7 @@ type traffic struct {
 	mu       sync.Mutex
 	calls    int
 	failed   int         // calls
-	attempts []time.Time // that failed; Kitex may have hidden them from the caller by another
+	attempts []time.Time // that failed, when they began; Kitex may have hidden them from the caller by another
 }
 
 func (b *bench) startTraffic(ctx context.Context, lib, service string) (*traffic, error) {
@@ -31,11 +31,11 @@ func (b *bench) startTraffic(ctx context.Context, lib, service string) (*traffic
 	c, err := b.newCaller(lib, service, callerOptions{
 		endpoints: b.etcd.endpoints,
 		balancer:  loadbalance.NewWeightedBalancer(),
-		attempted: func(err error) {
+		attempted: func(begin time.Time, err error) {
 			if err != nil {
 				t.mu.Lock()
 				defer t.mu.Unlock()
-				t.attempts = append(t.attempts, time.Now())
+				t.attempts = append(t.attempts, begin)
 			}
 		},
 	})
@@ -97,7 +97,12 @@ type fault struct {
 }
 
 func faultFamilies() []family {
-	none := func(string) []target { return []target{atMost(0)} }
+	none := func(row string) []target {
+		if row == "last" {
+			return nil
+		}
+		return []target{atMost(0)}
+	}
 	gone := func(row string) []target { // the default lease of 10 s, and 2 s
 		if row == "last" {
 			return []target{atMost(float64(12 * time.Second))}
@@ -151,7 +156,7 @@ func (f fault) family() family {
 		rows: []row{
 			{name: f.name + "_attempts", what: "failed attempts", unit: count, targets: f.targets("attempts")},
 			{name: f.name + "_calls", what: "failed calls", unit: count, targets: f.targets("calls")},
-			{name: f.name + "_last", what: "from the fault to the last failed attempt", unit: duration, targets: f.targets("last")},
+			{name: f.name + "_last", what: "from the fault to the beginning of the last failed attempt", unit: duration, targets: f.targets("last")},
 		},
 		plot: &drawing{title: "Failed attempts: " + f.about, from: f.name + "_times", each: f.name + "_attempts"},
 		open: func(b *bench) ([]side, error) {

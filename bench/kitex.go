@@ -39,7 +39,7 @@ type callerOptions struct {
 	dial      []grpc.DialOption
 	server    string // where all calls end, whichever address was picked; empty means at that address
 	balancer  loadbalance.Loadbalancer
-	attempted func(err error) // told of every attempt; may be nil
+	attempted func(begin time.Time, err error) // told of every attempt; may be nil
 }
 
 // newCaller returns a client of a service through ours or the predecessor. It is as if in a process of its own: it shares
@@ -53,9 +53,10 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 			return func(ctx context.Context, req, resp any) error {
 				addr := rpcinfo.GetRPCInfo(ctx).To().Address().String()
 				c.picked.Store(&addr)
+				begin := time.Now()
 				err := next(ctx, req, resp)
 				if o.attempted != nil {
-					o.attempted(err)
+					o.attempted(begin, err)
 				}
 				return err
 			}
