@@ -113,7 +113,7 @@ func (pr *propagation) remove(ctx context.Context) error {
 	from := pr.peer.record(pr.service, address(freshInstances))
 	until := pr.peer.record(pr.service, address(freshInstances+1<<19))
 	_, err := pr.b.etcd.client.Delete(ctx, from.key, clientv3.WithRange(until.key))
-	time.Sleep(50 * time.Millisecond)
+	time.Sleep(50 * time.Millisecond) // until every side has seen the deletions
 	return err
 }
 
@@ -160,7 +160,7 @@ func (pr *propagation) slowTurn(ctx context.Context) (values, error) {
 	var mu sync.Mutex // guards pr.next
 	for i := range n {
 		all.Go(func() {
-			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n))
+			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n)) // evenly over the period
 			mu.Lock()
 			addr := address(pr.next)
 			pr.next++
