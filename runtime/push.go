@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"runtime/debug"
 	"slices"
@@ -25,7 +26,7 @@ type pushBalancer struct {
 	factory *lbcache.BalancerFactory // Kitex's cache in front of it
 	prefix  string                   // of the CacheKeys that Kitex makes of target descriptions
 
-	keys atomic.Pointer[map[string]*pickerKey] // by description; replaced, never changed: reading it takes no lock
+	keys atomic.Pointer[map[string]*pickerKey] // by CacheKey; replaced, never changed: reading it takes no lock
 
 	mu  sync.Mutex                          // guards own, and keys against two replacements at once
 	own map[string]loadbalance.Loadbalancer // by id, what clients chose
@@ -39,26 +40,25 @@ func newPushBalancer(d *directory, cache lbcache.Options) *pushBalancer {
 		own:      make(map[string]loadbalance.Loadbalancer),
 	}
 	p.keys.Store(&map[string]*pickerKey{})
-	p.factory = lbcache.NewBalancerFactory(settledResolver{d.resolver, p}, p, cache)
+	p.factory = lbcache.NewBalancerFactory(settledResolver{d.resolver}, p, cache)
 	return p
 }
 
 // settledResolver is what Kitex's cache asks. The pickers have the newest instances already; what Kitex does besides
 // when one has gone, the closing of its connections above all, cuts off calls on multiplexed connections as long as the
 // server has not announced its end. So the cache hears of changes when they have settled.
-type settledResolver struct {
-	*resolver
-	push *pushBalancer
-}
+type settledResolver struct{ *resolver }
 
 func (r settledResolver) Resolve(ctx context.Context, desc string) (discovery.Result, error) {
 	res, err := r.resolver.Resolve(ctx, desc)
-	if k := (*r.push.keys.Load())[desc]; k != nil && err == nil {
-		if settled := k.service.settled.Load(); settled != nil {
-			res.Instances = settled.instances
-		}
+	if err != nil {
+		return res, err
 	}
-	return res, err
+	name, _ := splitTarget(desc)
+	if settled := (*r.dir.services.Load())[name].settled.Load(); settled != nil {
+		res.Instances = settled.instances
+	}
+	return res, nil
 }
 
 // refresh has Kitex's cache take over what has settled, as its ticker does, and run its hooks.
@@ -73,6 +73,9 @@ func (k *pickerKey) refresh() {
 		}
 	})
 }
+
+// errForeignKey is never seen: such a result goes to the standard balancer.
+var errForeignKey = errors.New("not of this resolver")
 
 // adopt takes a client's own balancer.
 func (p *pushBalancer) adopt(id string, lb loadbalance.Loadbalancer) {
@@ -99,11 +102,7 @@ func (p *pushBalancer) Name() string { return "kitex-etcd" }
 // GetPicker has the client's balancer pick from the instances as they are now.
 func (p *pushBalancer) GetPicker(res discovery.Result) loadbalance.Picker {
 	for {
-		desc, ok := strings.CutPrefix(res.CacheKey, p.prefix)
-		if !ok {
-			return p.standard.GetPicker(res)
-		}
-		k, err := p.key(desc)
+		k, err := p.key(res.CacheKey)
 		if err != nil {
 			return p.standard.GetPicker(res)
 		}
@@ -113,7 +112,7 @@ func (p *pushBalancer) GetPicker(res discovery.Result) loadbalance.Picker {
 			return picker
 		}
 		// Kitex let go of the target meanwhile: what the balancer keeps now may be from older instances.
-		if k, err = p.key(desc); err == nil {
+		if k, err = p.key(res.CacheKey); err == nil {
 			k.rebuild()
 		}
 	}
@@ -134,16 +133,16 @@ func (p *pushBalancer) Delete(ch discovery.Change) {
 }
 
 func (p *pushBalancer) find(ch discovery.Change) *pickerKey {
-	return (*p.keys.Load())[strings.TrimPrefix(ch.Result.CacheKey, p.prefix)]
+	return (*p.keys.Load())[ch.Result.CacheKey]
 }
 
 // key returns the ready entry of a target, made when it is new.
-func (p *pushBalancer) key(desc string) (*pickerKey, error) {
+func (p *pushBalancer) key(cacheKey string) (*pickerKey, error) {
 	for {
-		k := (*p.keys.Load())[desc]
+		k := (*p.keys.Load())[cacheKey]
 		if k == nil {
 			var err error
-			if k, err = p.open(desc); err != nil {
+			if k, err = p.open(cacheKey); err != nil {
 				return nil, err
 			}
 		}
@@ -155,13 +154,17 @@ func (p *pushBalancer) key(desc string) (*pickerKey, error) {
 }
 
 // open enters a target. Pushes reach it from before its first picker is built, so that none is missed.
-func (p *pushBalancer) open(desc string) (*pickerKey, error) {
+func (p *pushBalancer) open(cacheKey string) (*pickerKey, error) {
+	desc, ok := strings.CutPrefix(cacheKey, p.prefix)
+	if !ok {
+		return nil, errForeignKey
+	}
 	name, id := splitTarget(desc)
 	s, err := p.dir.service(name)
 	if err != nil {
 		return nil, err
 	}
-	k := &pickerKey{push: p, service: s, balancer: id, desc: desc}
+	k := &pickerKey{push: p, service: s, balancer: id, desc: desc, cacheKey: cacheKey}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if other := p.enter(k); other != nil {
@@ -178,14 +181,14 @@ func (p *pushBalancer) enter(k *pickerKey) (other *pickerKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := *p.keys.Load()
-	if other = keys[k.desc]; other != nil {
+	if other = keys[k.cacheKey]; other != nil {
 		return other
 	}
 	if k.inner = p.own[k.balancer]; k.inner == nil {
 		k.inner = p.standard
 	}
 	keys = maps.Clone(keys)
-	keys[k.desc] = k
+	keys[k.cacheKey] = k
 	p.keys.Store(&keys)
 	return nil
 }
@@ -200,13 +203,13 @@ func (p *pushBalancer) retire(k *pickerKey) {
 	k.service.detach(k)
 	if rb, ok := k.inner.(loadbalance.Rebalancer); ok {
 		k.guard(func() {
-			rb.Delete(discovery.Change{Result: discovery.Result{Cacheable: true, CacheKey: p.prefix + k.desc}})
+			rb.Delete(discovery.Change{Result: discovery.Result{Cacheable: true, CacheKey: k.cacheKey}})
 		})
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := maps.Clone(*p.keys.Load())
-	delete(keys, k.desc)
+	delete(keys, k.cacheKey)
 	p.keys.Store(&keys)
 }
 
@@ -215,7 +218,8 @@ type pickerKey struct {
 	push     *pushBalancer
 	service  *service
 	balancer string // id of the client's own, or empty
-	desc     string
+	desc     string // of the target
+	cacheKey string // what Kitex makes of desc
 	inner    loadbalance.Loadbalancer
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
 
@@ -263,7 +267,7 @@ func (k *pickerKey) buildLocked() {
 	k.guard(func() {
 		// The CacheKey stays as it is: balancers keep their state by it.
 		rb.Rebalance(discovery.Change{
-			Result:  discovery.Result{Cacheable: true, CacheKey: k.push.prefix + k.desc, Instances: list},
+			Result:  discovery.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list},
 			Added:   added,
 			Updated: updated,
 			Removed: removed,
