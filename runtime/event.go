@@ -17,7 +17,8 @@ const (
 	// EventLeaseLost: the lease under which the records of this Conn stood is gone; Err says how that was noticed. A
 	// repair begins at once.
 	EventLeaseLost
-	// EventRecordLost: the record at Key is gone although its server runs. A repair begins at once.
+	// EventRecordLost: the record at Key is gone although its server runs; a repair begins at once. Or it does not stand
+	// yet, because etcd did not answer a WithBackgroundRegister in time; then EventRegistered follows when it does.
 	EventRecordLost
 	// EventTakenOver: another process registered the same address; the record at Key is its record now, and this Conn
 	// leaves it alone until that process gives it up.

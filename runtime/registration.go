@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
@@ -43,9 +42,10 @@ type request struct {
 
 // call is somebody who waits for the outcome of a request.
 type call struct {
-	deadline time.Time
-	settled  atomic.Bool
-	done     chan error // has room for the outcome
+	deadline   time.Time
+	background bool       // at the deadline the answer is nil, and the work goes on
+	settled    bool       // the registrar's own
+	done       chan error // has room for the outcome
 }
 
 func newCall(timeout time.Duration) *call {
@@ -54,15 +54,13 @@ func newCall(timeout time.Duration) *call {
 
 // settle tells the outcome; false means that nobody waits any more.
 func (c *call) settle(err error) bool {
-	if c == nil || c.settled.Swap(true) {
+	if c == nil || c.settled {
 		return false
 	}
+	c.settled = true
 	c.done <- err
 	return true
 }
-
-// abandon stops waiting; false means that the outcome is there.
-func (c *call) abandon() bool { return !c.settled.Swap(true) }
 
 // register makes a request's records wanted.
 func (r *registrar) register(req *request) {
@@ -205,7 +203,13 @@ func (r *registrar) expireCalls() {
 		if cause == nil {
 			cause = context.DeadlineExceeded
 		}
-		if _, wanted := r.pending[reg]; wanted {
+		_, wanted := r.pending[reg]
+		if wanted && reg.call.background {
+			delete(r.waiting, reg)
+			r.late(reg, cause)
+			continue
+		}
+		if wanted {
 			r.fail(reg, fmt.Errorf("etcd: register %s: no success at %s within %v; check that etcd is up and the endpoints are right, or start without it by WithBackgroundRegister: %w",
 				reg.entries[0].key, r.conn.link.target(), registerTimeout, cause))
 			continue
@@ -221,6 +225,16 @@ func (r *registrar) expireCalls() {
 		}
 		reg.call.settle(err)
 	}
+}
+
+// late ends a Register in the background, which the registrar goes on with.
+func (r *registrar) late(reg *registration, cause error) {
+	for _, e := range reg.entries {
+		if e.rev == 0 { // else what stands is being updated
+			r.event(EventRecordLost, e, fmt.Errorf("%w: %w", errNotYet, cause))
+		}
+	}
+	reg.call.settle(nil)
 }
 
 // fail ends a Register with err. The registration stays wanted when its caller was told otherwise before.

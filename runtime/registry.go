@@ -125,23 +125,18 @@ func (r *serverRegistry) Register(info *registry.Info) error {
 		})
 	}
 	c := newCall(registerTimeout)
+	if r.conn.cfg.BackgroundRegister {
+		c = newCall(backgroundTimeout)
+		c.background = true
+	}
 	if err := r.conn.registrar.post(&request{call: c, info: info, records: records}); err != nil {
 		return err
-	}
-	var background <-chan time.Time
-	if r.conn.cfg.BackgroundRegister {
-		background = time.After(backgroundTimeout)
 	}
 	select {
 	case err := <-c.done:
 		return err
 	case <-r.conn.closing.Done():
 		return ErrClosed
-	case <-background:
-		if c.abandon() {
-			return nil
-		}
-		return <-c.done
 	}
 }
 

@@ -159,6 +159,7 @@ func TestBackgroundRegisterRegistersWhenEtcdIsBack(t *testing.T) {
 	conn, events := connectRegistry(t, cluster.Endpoints(), WithBackgroundRegister())
 	info := serverInfo("Hello", "127.0.0.1:8888")
 	mustRegister(t, conn.Registry(), info)
+	events.wait(t, EventRecordLost, 1) // or nobody would know that it does not stand
 	if err := cluster.Start(); err != nil {
 		t.Fatal(err)
 	}

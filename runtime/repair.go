@@ -81,7 +81,7 @@ func (r *registrar) round(ctx context.Context) error {
 func (r *registrar) rpcContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline := time.Now().Add(rpcTimeout)
 	for reg := range r.waiting {
-		if reg.call.deadline.Before(deadline) && !reg.call.settled.Load() {
+		if reg.call.deadline.Before(deadline) {
 			deadline = reg.call.deadline
 		}
 	}
