@@ -38,6 +38,7 @@ func callHello(ctx context.Context, conn *etcd.Conn, done func(server string, er
 
 // watchTicker reads one stream of Ticker until ctx ends, and tells done of every tick.
 func watchTicker(ctx context.Context, conn *etcd.Conn, done func()) error {
+	//lint:ignore SA1019 what shall take its place asks for Kitex's -streamx
 	cli, err := ticker.NewTickerStreamClientWithEtcd(conn, streamclient.WithConnectTimeout(time.Second))
 	if err != nil {
 		return err

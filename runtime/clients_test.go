@@ -417,6 +417,7 @@ func TestStreamClient(t *testing.T) {
 	t.Setenv(childService, "Chat")
 	cluster := etcdtest.Start(t)
 	c := etcd.NewTestConn(t, cluster)
+	//lint:ignore SA1019 there is no other way to a stream client's CloseCallbacks
 	cli, err := chatservice.NewChatStreamClientWithEtcd(c, streamclient.ConvertOptionFrom(closedAfter(t)))
 	if err != nil {
 		t.Fatal(err)

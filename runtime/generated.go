@@ -46,6 +46,7 @@ func NewStreamClient[C any](conn *Conn, service string, newClient func(string, .
 	unary := conn.ClientOptions(streamclient.GetClientOptions(opts)...)
 	stream := make([]streamclient.Option, len(unary))
 	for i, opt := range unary {
+		//lint:ignore SA1019 deprecated for users: those options that it cannot convert are theirs, and ours are tested with streams
 		stream[i] = streamclient.ConvertOptionFrom(opt)
 	}
 	return newClient(service, stream...)

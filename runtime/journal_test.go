@@ -208,11 +208,11 @@ func waitRenewed(t testing.TB, cli *clientv3.Client, id clientv3.LeaseID) {
 
 func leaseOf(t testing.TB, cli *clientv3.Client, key string) clientv3.LeaseID {
 	t.Helper()
-	kv := getKey(t, cli, key)
-	if kv == nil {
-		t.Fatalf("no record at %s", key)
+	if kv := getKey(t, cli, key); kv != nil {
+		return clientv3.LeaseID(kv.Lease)
 	}
-	return clientv3.LeaseID(kv.Lease)
+	t.Fatalf("no record at %s", key)
+	return clientv3.NoLease
 }
 
 func restart(t testing.TB, cluster *etcdtest.Cluster) {
