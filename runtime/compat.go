@@ -13,7 +13,8 @@ import (
 // Connect once and share it.
 
 // NewEtcdRegistry returns a registry that registers servers at the etcd cluster of endpoints under the service name that
-// Kitex gives it. It may be used for any number of servers. See Connect for its errors.
+// Kitex gives it. It may be used for any number of servers, and lives as long as the process; the Conn of [Connect], which
+// can be closed, serves servers and clients together. See Connect for its errors.
 func NewEtcdRegistry(endpoints []string, opts ...Option) (registry.Registry, error) {
 	c, err := Connect(endpoints, opts...)
 	if err != nil {
@@ -36,8 +37,8 @@ func NewEtcdRegistryWithRetry(endpoints []string, retryConfig *retry.Config, opt
 }
 
 // NewEtcdResolver returns a resolver that finds the instances registered at the etcd cluster of endpoints. See Connect
-// for its errors. Clients made with it alone see a change when Kitex asks next, every 5 s; those made with
-// Conn.ClientOptions see it at once.
+// for its errors. It may be used for any number of clients and lives as long as the process. Its clients see a change when
+// Kitex asks next, every 5 s; those made with [Conn.ClientOptions] see it at once.
 func NewEtcdResolver(endpoints []string, opts ...Option) (discovery.Resolver, error) {
 	c, err := Connect(endpoints, opts...)
 	if err != nil {

@@ -117,10 +117,12 @@ func WithDialTimeoutOpt(dialTimeout time.Duration) Option {
 	return func(c *Config) { c.EtcdConfig.DialTimeout = dialTimeout }
 }
 
-// WithEtcdServicePrefix sets Config.Prefix.
+// WithEtcdServicePrefix sets Config.Prefix, [DefaultPrefix] without it. One that is not UTF-8 or holds control characters is
+// an error of the constructor.
 func WithEtcdServicePrefix(prefix string) Option { return func(c *Config) { c.Prefix = prefix } }
 
-// WithDefaultWeight sets Config.DefaultWeight.
+// WithDefaultWeight sets Config.DefaultWeight: the weight of instances that have none of their own, 10 without it. A
+// negative one is an error of the constructor.
 func WithDefaultWeight(defaultWeight int) Option {
 	return func(c *Config) { c.DefaultWeight = defaultWeight }
 }
@@ -129,25 +131,31 @@ func WithDefaultWeight(defaultWeight int) Option {
 // caller's business; the constructor refuses them beside it.
 func WithClient(client *clientv3.Client) Option { return func(c *Config) { c.Client = client } }
 
-// WithRetry sets Config.Retry.
+// WithRetry sets Config.Retry: how lost registrations are repaired. nil means the defaults of package retry.
 func WithRetry(r *retry.Config) Option { return func(c *Config) { c.Retry = r } }
 
-// WithLeaseTTL sets Config.LeaseTTL, rounded up to whole seconds.
+// WithLeaseTTL sets Config.LeaseTTL: how long the records of a process that died stay. It is rounded up to whole seconds; 0
+// means the environment variable KITEX_ETCD_REGISTRY_LEASE_TTL, else [DefaultLeaseTTL]. Less than a second is an error of
+// the constructor.
 func WithLeaseTTL(d time.Duration) Option { return func(c *Config) { c.LeaseTTL = d } }
 
-// WithDrainDelay sets Config.DrainDelay.
+// WithDrainDelay sets Config.DrainDelay: how long a server serves on after its record is gone, [DefaultDrainDelay] without
+// it. 0 means not at all; a negative one is an error of the constructor.
 func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDelay = d } }
 
-// WithAdvertiseAddr sets Config.AdvertiseAddr.
+// WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port or a host alone. Empty means the listen
+// address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
 func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
 
-// WithBackgroundRegister sets Config.BackgroundRegister.
+// WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
+// back. What etcd or this package refuses for good is an error of Run nevertheless.
 func WithBackgroundRegister() Option { return func(c *Config) { c.BackgroundRegister = true } }
 
-// WithEmptyProtection sets Config.EmptyProtection.
+// WithEmptyProtection sets Config.EmptyProtection: how long clients go on with instances that vanished without being
+// deregistered, when there are no others. 0 means twice the lease TTL, 30 s at least; negative means not at all.
 func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.EmptyProtection = d } }
 
-// WithEventHandler sets Config.EventHandler.
+// WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
 func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }
 
 // newConfig applies opts to the defaults, then checks and completes the result.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// EventType says what happened.
+// EventType says what happened. The zero value is no event.
 type EventType int
 
 // The events of registrations (Registered to Deregistered) and of discovery (Synced to InvalidRecord).
@@ -55,15 +55,16 @@ func (t EventType) String() string {
 	return eventNames[t]
 }
 
-// Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. It
-// never holds a secret.
+// Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. Events
+// come in order, on a goroutine of their own, so that a slow handler delays nothing; beyond 1024 that wait they are
+// dropped, and counted. An Event never holds a secret.
 type Event struct {
 	Type    EventType
-	Time    time.Time
-	Service string // empty where all services of the Conn are meant
-	Key     string // the key in etcd, where one is meant
-	Err     error  // the cause, where there is one
-	Dropped int    // how many events before this one were dropped because the handler did not keep up
+	Time    time.Time // when it happened
+	Service string    // empty where all services of the Conn are meant
+	Key     string    // the key in etcd, where one is meant
+	Err     error     // the cause, where there is one
+	Dropped int       // how many events before this one were dropped because the handler did not keep up
 }
 
 // eventQueueSize bounds the events that wait for a slow handler. A handler that is further behind than this has missed

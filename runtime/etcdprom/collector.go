@@ -44,7 +44,7 @@ var (
 )
 
 // Collector collects the metrics of one Conn. A program with several Conns makes one for each, and registers them with
-// labels of their own (prometheus.WrapRegistererWith). Its methods are safe for concurrent use.
+// labels of their own (prometheus.WrapRegistererWith). Make it with New. Its methods are safe for concurrent use.
 type Collector struct {
 	conn    atomic.Pointer[etcd.Conn]
 	events  *prometheus.CounterVec

@@ -14,15 +14,15 @@ const (
 )
 
 // Config says how often a registration is checked and how a lost one is repaired. It is read when a Conn is made and
-// may be shared by any number of them; do not change it afterwards.
+// may be shared by any number of them; do not change it afterwards. Begin with NewRetryConfig: the zero value is refused.
 type Config struct {
 	// MaxAttemptTimes bounds the attempts of one repair. A repair that used them up is reported, and the next one
 	// begins ObserveDelay later: a registration is never given up while it is wanted. 0 means no bound.
 	MaxAttemptTimes uint
-	// ObserveDelay is the time between two checks of a registration that is in order.
+	// ObserveDelay is the time between two checks of a registration that is in order. It must be positive.
 	ObserveDelay time.Duration
 	// RetryDelay is the time between two attempts of a repair, give or take a quarter at random. The first attempt is
-	// made at once.
+	// made at once. It must be positive.
 	RetryDelay time.Duration
 }
 
