@@ -52,7 +52,7 @@ func goBench(ctx context.Context, pkg, name, benchtime string) (map[string]map[s
 
 // codecFamily is one record, read and written.
 func codecFamily() family {
-	const library, standard = "sonic", "encoding/json"
+	const library, same, standard = "sonic", "sonic.ConfigStd", "encoding/json"
 	type record struct {
 		Network string            `json:"network"`
 		Address string            `json:"address"`
@@ -78,17 +78,19 @@ func codecFamily() family {
 	return family{
 		name: "codec",
 		about: "One record with three tags. Ours, as the package's own benchmark has it, checks besides that what it reads can be dialled, and " +
-			"writes tags in order; sonic is with its defaults",
+			"writes the bytes that encoding/json writes, as sonic.ConfigStd does; sonic is with its defaults, which write tags in " +
+			"any order, and escape and check less",
 		rows: []row{
-			{name: "decode", what: "time of reading it", unit: duration, targets: []target{timesOf(library, 1)}},
+			{name: "decode", what: "time of reading it", unit: duration, targets: []target{timesOf(library, 1), timesOf(same, 1)}},
 			{name: "decode_allocs", what: "allocations", unit: count},
-			{name: "encode", what: "time of writing it", unit: duration, targets: []target{timesOf(library, 1)}},
+			{name: "encode", what: "time of writing it", unit: duration, targets: []target{timesOf(library, 1), timesOf(same, 1)}},
 			{name: "encode_allocs", what: "allocations", unit: count},
 		},
 		open: func(*bench) ([]side, error) {
 			return []side{
 				{ours, codecTurn},
 				of(library, sonic.Unmarshal, sonic.Marshal),
+				of(same, sonic.ConfigStd.Unmarshal, sonic.ConfigStd.Marshal),
 				of(standard, json.Unmarshal, json.Marshal),
 			}, json.Unmarshal(value, &r)
 		},

@@ -27,12 +27,12 @@ type record struct {
 }
 
 // recordJSON is sonic, which every Kitex program links already. On one instance with three tags (BenchmarkRecord) it
-// decodes in a quarter of the time of encoding/json with 5 allocations for 20, encodes in half of it, and is level with
-// goccy/go-json. The options make it write what encoding/json, and so registry-etcd, writes: sorted tags, < as \u003c.
+// decodes in a third of the time of encoding/json, with 5 allocations for 20, and encodes in three quarters, with 3 for 8.
+// The options make it write what encoding/json, and so registry-etcd, writes: sorted tags, < as \u003c.
 var recordJSON = sonic.Config{EscapeHTML: true, SortMapKeys: true, ValidateString: true}.Froze()
 
-func encodeRecord(r record) (string, error) {
-	s, err := recordJSON.MarshalToString(&r)
+func encodeRecord(r *record) (string, error) {
+	s, err := recordJSON.MarshalToString(r)
 	if err != nil {
 		return "", fmt.Errorf("etcd: encode the record of %s: %w", r.Address, err)
 	}

@@ -27,7 +27,7 @@ func TestRecordIsWrittenAsRegistryEtcdWritesIt(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := encodeRecord(record{in.Network, in.Address, float64(in.Weight), in.Tags})
+		got, err := encodeRecord(&record{in.Network, in.Address, float64(in.Weight), in.Tags})
 		if err != nil || got != string(want) {
 			t.Errorf("encodeRecord wrote\n%s, %v; want\n%s", got, err, want)
 		}
@@ -133,7 +133,7 @@ func FuzzDecodeRecord(f *testing.F) {
 		if r.Weight < 1 || r.Weight != float64(int32(r.Weight)) {
 			t.Fatalf("accepted %q with weight %v", value, r.Weight)
 		}
-		s, err := encodeRecord(r)
+		s, err := encodeRecord(&r)
 		if err != nil {
 			t.Fatalf("%q cannot be written again: %v", value, err)
 		}
@@ -158,7 +158,7 @@ func BenchmarkRecord(b *testing.B) {
 	}{
 		{"op=decode/codec=ours", func() error { _, err := decodeRecord(value, 10); return err }},
 		{"op=decode/codec=encoding_json", func() error { return json.Unmarshal(value, new(instanceInfo)) }},
-		{"op=encode/codec=ours", func() error { _, err := encodeRecord(r); return err }},
+		{"op=encode/codec=ours", func() error { _, err := encodeRecord(&r); return err }},
 		{"op=encode/codec=encoding_json", func() error { _, err := json.Marshal(&info); return err }},
 	} {
 		b.Run(bm.name, func(b *testing.B) {

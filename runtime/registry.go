@@ -189,7 +189,7 @@ func (r *serverRegistry) records(info *registry.Info) ([]*entry, error) {
 	if weight <= 0 {
 		weight = r.conn.cfg.DefaultWeight
 	}
-	value, err := encodeRecord(record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
+	value, err := encodeRecord(&record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
 	if err != nil {
 		return nil, err
 	}
