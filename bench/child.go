@@ -19,6 +19,7 @@ var roles map[string]func(args []string) error
 
 func init() {
 	roles = map[string]func(args []string) error{
+		"clients":   openClients,
 		"etcd":      serveEtcd,
 		"family":    measureFamily,
 		"footprint": carryFootprint,

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -49,6 +50,7 @@ func serveEtcd([]string) error {
 		c.UnsafeNoFsync = false
 		c.TickMs, c.ElectionMs = 100, 1000
 		c.QuotaBackendBytes = 4 << 30
+		c.AuthTokenTTL = uint(tokenTTL / time.Second) // of the family that switches authentication on
 	}))
 	if err != nil {
 		return err

@@ -26,19 +26,17 @@ type traffic struct {
 	attempts []time.Time // that failed, when they began; Kitex may have hidden them from the caller by another
 }
 
-func (b *bench) startTraffic(ctx context.Context, lib, service string) (*traffic, error) {
+func (b *bench) startTraffic(ctx context.Context, lib, service string, o callerOptions) (*traffic, error) {
 	t := new(traffic)
-	c, err := b.newCaller(lib, service, callerOptions{
-		endpoints: b.etcd.endpoints,
-		balancer:  loadbalance.NewWeightedBalancer(),
-		attempted: func(begin time.Time, err error) {
-			if err != nil {
-				t.mu.Lock()
-				defer t.mu.Unlock()
-				t.attempts = append(t.attempts, begin)
-			}
-		},
-	})
+	o.endpoints = b.etcd.endpoints
+	o.attempted = func(begin time.Time, err error) {
+		if err != nil {
+			t.mu.Lock()
+			defer t.mu.Unlock()
+			t.attempts = append(t.attempts, begin)
+		}
+	}
+	c, err := b.newCaller(lib, service, o)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +208,7 @@ func (f fault) trial(ctx context.Context, b *bench, lib, service string) (values
 			s.kill()
 		}
 	}()
-	t, err := b.startTraffic(ctx, lib, service)
+	t, err := b.startTraffic(ctx, lib, service, callerOptions{balancer: loadbalance.NewWeightedBalancer()})
 	if err != nil {
 		return nil, err
 	}

@@ -225,3 +225,9 @@ func await(ctx context.Context, what string, limit time.Duration, done func() bo
 	}
 	return nil
 }
+
+// within returns how long it takes from begin until done says so, or limit when that is not enough.
+func within(ctx context.Context, begin time.Time, limit time.Duration, done func() bool) float64 {
+	_ = await(ctx, "", limit-time.Since(begin), done)
+	return float64(min(time.Since(begin), limit))
+}

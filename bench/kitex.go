@@ -13,6 +13,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/loadbalance/lbcache"
 	"github.com/cloudwego/kitex/pkg/remote"
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/pkg/remote/trans/netpoll"
@@ -20,7 +21,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 	"github.com/cloudwego/kitex/server"
 	old "github.com/kitex-contrib/registry-etcd"
-	"google.golang.org/grpc"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
@@ -35,10 +36,11 @@ type caller struct {
 
 // callerOptions say how a caller differs from others.
 type callerOptions struct {
-	endpoints []string // of etcd
-	dial      []grpc.DialOption
-	server    string // where all calls end, whichever address was picked; empty means at that address
+	endpoints []string               // of etcd
+	etcd      func(*clientv3.Config) // changes the etcd client; may be nil
+	server    string                 // where all calls end, whichever address was picked; empty means at that address
 	balancer  loadbalance.Loadbalancer
+	cache     lbcache.Options                  // how long Kitex keeps what it has found
 	attempted func(begin time.Time, err error) // told of every attempt; may be nil
 }
 
@@ -47,7 +49,7 @@ type callerOptions struct {
 func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error) {
 	c := new(caller)
 	opts := []client.Option{
-		client.WithLoadBalancer(o.balancer),
+		client.WithLoadBalancer(o.balancer, &o.cache),
 		client.WithRPCTimeout(3 * time.Second),
 		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
 			return func(ctx context.Context, req, resp any) error {
@@ -72,16 +74,17 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 	if o.server != "" {
 		opts = append(opts, client.WithDialer(detour{netpoll.NewDialer(), o.server}))
 	}
+	mine, theirs := configured(o.etcd)
 	switch lib {
 	case ours:
-		conn, err := etcd.Connect(o.endpoints, func(c *etcd.Config) { c.EtcdConfig.DialOptions = o.dial })
+		conn, err := etcd.Connect(o.endpoints, mine)
 		if err != nil {
 			return nil, err
 		}
 		b.cleanup(func() { _ = conn.Close() })
 		opts = conn.ClientOptions(opts...)
 	case before:
-		r, err := old.NewEtcdResolver(o.endpoints, quietly, func(c *old.Config) { c.EtcdConfig.DialOptions = o.dial })
+		r, err := old.NewEtcdResolver(o.endpoints, theirs)
 		if err != nil {
 			return nil, err
 		}
@@ -193,6 +196,7 @@ func (b *bench) serve() (addr string, err error) {
 		server.WithListener(ln),
 		server.WithTransServerFactory(gonet.NewTransServerFactory()),
 		server.WithTransHandlerFactory(gonet.NewSvrTransHandlerFactory()),
+		server.WithExitWaitTime(100*time.Millisecond), // whose calls they were does not wait any more
 		server.WithExitSignal(func() <-chan error { return nil }),
 	)
 	ran := make(chan error, 1)

@@ -40,6 +40,16 @@ var families = append([]family{
 	generateFamily(),
 	repairFamily(),
 	scaleFamily("1", "10", "100"),
+	wireFamily(1000, 10000),
+	clientsFamily(),
+	lastFamily(),
+	clustersFamily(),
+	idleFamily(),
+	prefixesFamily(),
+	raceFamily(),
+	misuseFamily(),
+	certificateFamily(),
+	tokenFamily(),
 }, append(faultFamilies(), outageFamilies()...)...)
 
 func main() {

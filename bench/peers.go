@@ -195,3 +195,12 @@ func (b *bench) connect(opts ...etcd.Option) (*etcd.Conn, error) {
 
 // quietly keeps the predecessor's etcd client from logging, which ours does not either.
 func quietly(c *old.Config) { c.EtcdConfig.Logger = zap.NewNop() }
+
+// configured returns the options by which ours and the predecessor have their etcd client changed; change may be nil.
+func configured(change func(*clientv3.Config)) (etcd.Option, old.Option) {
+	if change == nil {
+		change = func(*clientv3.Config) {}
+	}
+	return func(c *etcd.Config) { change(c.EtcdConfig) },
+		func(c *old.Config) { quietly(c); change(c.EtcdConfig) }
+}

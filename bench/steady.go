@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/stats"
 
@@ -41,7 +42,7 @@ func steadyFamily(clients, n int) family {
 				for range clients {
 					c, err := b.newCaller(lib, service, callerOptions{
 						endpoints: s.proxy.endpoints(),
-						dial:      []grpc.DialOption{grpc.WithStatsHandler(s)},
+						etcd:      func(c *clientv3.Config) { c.DialOptions = []grpc.DialOption{grpc.WithStatsHandler(s)} },
 						server:    server,
 						balancer:  loadbalance.NewWeightedBalancer(),
 					})
