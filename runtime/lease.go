@@ -135,6 +135,7 @@ func (k *keeper) start(r *registrar, id clientv3.LeaseID) {
 	k.stop()
 	ctx, cancel := context.WithCancel(r.conn.running)
 	s := leaseStream{link: r.conn.link, id: id, interval: min(r.ttl/3, maxInterval), answers: r.answers}
+	s.patience = max(r.ttl/2-s.interval, minPatience)
 	if !r.conn.start(func(context.Context) { s.run(ctx) }) {
 		cancel()
 		return
@@ -155,6 +156,7 @@ type leaseStream struct {
 	link     *link
 	id       clientv3.LeaseID
 	interval time.Duration
+	patience time.Duration // etcd's gRPC proxy answers as late as at a third of the TTL
 	answers  chan<- answer
 	silent   bool // nobody answers, and that was said
 }
@@ -197,8 +199,8 @@ func (s *leaseStream) pause(ctx context.Context, err error) {
 }
 
 // stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an
-// answer (a third until the renewal and the rest for etcd to answer) means a connection that takes everything and delivers
-// nothing: the sockets are closed, which gRPC notices at once.
+// answer (a third or maxInterval until the renewal, the rest for etcd to answer) means a connection that takes everything
+// and delivers nothing: the sockets are closed, which gRPC notices at once.
 func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	cli, err := s.link.get(ctx)
 	if err != nil {
@@ -206,8 +208,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	patience := max(s.interval/2, minPatience)
-	silence := time.AfterFunc(patience, func() {
+	silence := time.AfterFunc(s.patience, func() {
 		cancel()
 		s.link.reset()
 	})
@@ -235,7 +236,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		if lost {
 			return true, errConnectionLost // the next renewal would fail, much later
 		}
-		silence.Reset(patience)
+		silence.Reset(s.patience)
 	}
 }
 

@@ -1,0 +1,191 @@
+package etcd
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+)
+
+// grpcProxy serves what `etcd grpc-proxy start` serves a registry, until stop or the end of the test.
+func grpcProxy(t *testing.T, endpoints []string) (addr string, stop func()) {
+	t.Helper()
+	cli := etcdClient(t, endpoints)
+	ctx, cancel := context.WithCancel(context.Background())
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer(grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}))
+	kv, _ := grpcproxy.NewKvProxy(cli)
+	watch, watchDone := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), cli)
+	lease, leaseDone := grpcproxy.NewLeaseProxy(ctx, cli)
+	etcdserverpb.RegisterKVServer(s, kv)
+	etcdserverpb.RegisterWatchServer(s, watch)
+	etcdserverpb.RegisterLeaseServer(s, lease)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = s.Serve(ln)
+	}()
+	stop = sync.OnceFunc(func() {
+		s.Stop()
+		cancel()
+		<-served
+		<-watchDone
+		<-leaseDone
+	})
+	t.Cleanup(stop)
+	return ln.Addr().String(), stop
+}
+
+// TestGRPCProxy has servers and clients behind etcd's gRPC proxy, which joins the watches of many into one.
+func TestGRPCProxy(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	addr, _ := grpcProxy(t, cluster.Endpoints())
+	servers, events := connectRegistry(t, []string{addr})
+	up := servers.link.nextUp()
+	a, b := serverInfo(testService, "127.0.0.1:1"), serverInfo(testService, "127.0.0.1:2")
+	mustRegister(t, servers.Registry(), a)
+	<-up
+	again := servers.link.nextUp()
+	var clients []*Conn
+	for range 3 {
+		c := hurry(connectTo(t, []string{addr}, WithEmptyProtection(time.Hour)))
+		await(t, c, testService, "127.0.0.1:1")
+		clients = append(clients, c)
+	}
+	see := func(addrs ...string) {
+		t.Helper()
+		for _, c := range clients {
+			await(t, c, testService, addrs...)
+		}
+	}
+	mustRegister(t, servers.Registry(), b)
+	see("127.0.0.1:1", "127.0.0.1:2")
+	put(t, cli, testService, "127.0.0.1:3") // by somebody who has no proxy
+	see("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+
+	// Renewals arrive, and their answers in time: no connection was given up for them.
+	key := recordKey(DefaultPrefix, testService, "127.0.0.1:1")
+	lease := leaseOf(t, cli, key)
+	waitRenewed(t, cli, lease)
+	select {
+	case <-again:
+		t.Error("there was a new connection")
+	default:
+	}
+	// Nobody but a check says that a quiet watch is right.
+	since := time.Now()
+	for _, c := range clients {
+		eventually(t, "a check that agrees", func() bool { return c.Services()[0].Synced.After(since) })
+	}
+
+	if _, err := cli.Delete(testContext(t), key); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(t, EventRestored, 1)
+	if _, err := cli.Revoke(testContext(t), lease); err != nil {
+		t.Fatal(err)
+	}
+	events.wait(t, EventRestored, 3)
+	see("127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+
+	// The list becomes empty for servers that leave, not for those whose lease ends.
+	remove(t, cli, testService, "127.0.0.1:3")
+	mustDeregister(t, servers.Registry(), a, b)
+	see()
+	expiring := grant(t, cli, 60)
+	put(t, cli, testService, "127.0.0.1:4", clientv3.WithLease(expiring))
+	see("127.0.0.1:4")
+	if _, err := cli.Revoke(testContext(t), expiring); err != nil {
+		t.Fatal(err)
+	}
+	put(t, cli, testService, "127.0.0.1:5")
+	see("127.0.0.1:4", "127.0.0.1:5")
+}
+
+// TestFaultGRPCProxyLongLease: the proxy renews a lease when a third of its TTL is over, and answers no earlier.
+func TestFaultGRPCProxyLongLease(t *testing.T) {
+	t.Parallel()
+	if !long {
+		t.Skip("takes 30 s; KITEX_ETCD_LONG=1 runs it")
+	}
+	cluster := etcdtest.Start(t)
+	addr, _ := grpcProxy(t, cluster.Endpoints())
+	servers, _ := connectRegistry(t, []string{addr}, WithLeaseTTL(time.Minute))
+	up := servers.link.nextUp()
+	mustRegister(t, servers.Registry(), serverInfo(testService, "127.0.0.1:1"))
+	<-up
+	select {
+	case <-servers.link.nextUp():
+		t.Error("the connection was given up although the proxy answers")
+	case <-time.After(30 * time.Second):
+	}
+}
+
+// TestFaultGRPCProxyRebuilt empties the etcd behind a proxy. The Conns' own connections stand all the while: only a check
+// finds out.
+func TestFaultGRPCProxyRebuilt(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	addr, _ := grpcProxy(t, cluster.Endpoints())
+	servers, events := connectRegistry(t, []string{addr})
+	mustRegister(t, servers.Registry(), serverInfo(testService, "127.0.0.1:1"))
+	for range 20 {
+		put(t, cli, testService, "127.0.0.1:2")
+	}
+	c := hurry(connectTo(t, []string{addr}))
+	await(t, c, testService, "127.0.0.1:1", "127.0.0.1:2")
+
+	cluster.Stop()
+	if err := cluster.Wipe(); err != nil {
+		t.Fatal(err)
+	}
+	restart(t, cluster)
+	begin := time.Now()
+	put(t, etcdClient(t, cluster.Endpoints()), testService, "127.0.0.1:2")
+	put(t, etcdClient(t, cluster.Endpoints()), testService, "127.0.0.1:3")
+	events.wait(t, EventRestored, 1)
+	t.Logf("registered again after %v", time.Since(begin))
+	await(t, c, testService, "127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3")
+	t.Logf("seen after %v", time.Since(begin))
+}
+
+// TestFaultGRPCProxyDies has two proxies: whoever was behind the first goes on behind the second.
+func TestFaultGRPCProxyDies(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	first, die := grpcProxy(t, cluster.Endpoints())
+	second, _ := grpcProxy(t, cluster.Endpoints())
+	servers, events := connectRegistry(t, []string{first, second})
+	mustRegister(t, servers.Registry(), serverInfo(testService, "127.0.0.1:1"))
+	lease := leaseOf(t, cli, recordKey(DefaultPrefix, testService, "127.0.0.1:1"))
+	c := connectTo(t, []string{first, second})
+	await(t, c, testService, "127.0.0.1:1")
+
+	die()
+	begin := time.Now()
+	put(t, cli, testService, "127.0.0.1:2")
+	await(t, c, testService, "127.0.0.1:1", "127.0.0.1:2")
+	t.Logf("a change is seen after %v", time.Since(begin))
+	waitRenewed(t, cli, lease)
+	if lost := events.count(EventLeaseLost) + events.count(EventRecordLost); lost != 0 {
+		t.Errorf("%d losses, want none", lost)
+	}
+}
