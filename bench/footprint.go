@@ -25,8 +25,9 @@ func footprintFamily() family {
 	libs := []string{ours, before, kratos, naming}
 	return family{
 		name: "footprint",
-		about: fmt.Sprintf("What one registration and the instances of %d services add to a process of their own; kratos and etcd naming are "+
-			"given one shared etcd client, which they leave to their users", footprintServices),
+		about: fmt.Sprintf("What one registration and the instances of %d services of 10 add to a process of their own; registry-etcd has a "+
+			"resolver for each, kratos and etcd naming are given one shared etcd client, which they leave to their users. Everything is as it "+
+			"comes, the loggers too: an etcd client's own takes 0.46 MB of heap, ours turns it off", footprintServices),
 		rows: []row{
 			{name: "footprint_conns", what: "connections to etcd", unit: count, targets: []target{atMost(1)}},
 			{name: "footprint_goroutines", what: "goroutines", unit: count, targets: []target{atMost(60)}},
@@ -124,7 +125,7 @@ func openFootprint(b *bench, lib string) (keep []any, err error) {
 		}
 		return []any{conn}, nil
 	case before:
-		r, err := old.NewEtcdRegistry(b.etcd.endpoints, quietly)
+		r, err := old.NewEtcdRegistry(b.etcd.endpoints)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +134,7 @@ func openFootprint(b *bench, lib string) (keep []any, err error) {
 		}
 		keep = append(keep, r)
 		for i := range footprintServices {
-			r, err := old.NewEtcdResolver(b.etcd.endpoints, quietly)
+			r, err := old.NewEtcdResolver(b.etcd.endpoints)
 			if err != nil {
 				return nil, err
 			}
@@ -144,10 +145,11 @@ func openFootprint(b *bench, lib string) (keep []any, err error) {
 		}
 		return keep, nil
 	}
-	client, err := b.client()
+	client, err := clientv3.New(clientv3.Config{Endpoints: b.etcd.endpoints})
 	if err != nil {
 		return nil, err
 	}
+	b.shared = client
 	if lib == kratos {
 		instance := &kratosregistry.ServiceInstance{ID: address(1), Name: info.ServiceName, Endpoints: []string{"grpc://" + address(1)}}
 		r := kratosetcd.New(client)
