@@ -20,9 +20,11 @@ var roles map[string]func(args []string) error
 func init() {
 	roles = map[string]func(args []string) error{
 		"clients":   openClients,
+		"crowd":     joinCrowd,
 		"etcd":      serveEtcd,
 		"family":    measureFamily,
 		"footprint": carryFootprint,
+		"grpcproxy": serveGRPCProxy,
 		"many":      registerMany,
 		"scale":     callMuch,
 		"server":    serveHello,

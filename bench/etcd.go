@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
@@ -60,31 +61,53 @@ func serveEtcd([]string) error {
 		return err
 	}
 	commands := map[string]func() error{
-		"stop":  func() error { cluster.Stop(); return nil },
-		"wipe":  cluster.Wipe,
-		"start": cluster.Start,
+		"stop":    func() error { cluster.Stop(); return nil },
+		"wipe":    cluster.Wipe,
+		"start":   cluster.Start,
+		"traffic": func() error { return nil },
 	}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		if err := commands[lines.Text()](); err != nil {
 			return err
 		}
-		if err := json.NewEncoder(os.Stdout).Encode(lines.Text()); err != nil {
+		if err := json.NewEncoder(os.Stdout).Encode(messageBytes()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// messageBytes is what the etcd of this process has sent to its clients and received from them, as it counts itself.
+func messageBytes() (sum float64) {
+	found, err := prometheus.DefaultGatherer.Gather()
+	if err != nil {
+		panic(err) // etcd's own counters
+	}
+	for _, f := range found {
+		if name := f.GetName(); name == "etcd_network_client_grpc_sent_bytes_total" || name == "etcd_network_client_grpc_received_bytes_total" {
+			sum += f.GetMetric()[0].GetCounter().GetValue()
+		}
+	}
+	return sum
+}
+
 // command has etcd stop, start, or wipe its data, and returns when it is done.
 func (e *etcdProcess) command(name string) error {
+	_, err := e.ask(name)
+	return err
+}
+
+// traffic is how many bytes etcd has sent and received, in messages.
+func (e *etcdProcess) traffic() (float64, error) { return e.ask("traffic") }
+
+func (e *etcdProcess) ask(name string) (bytes float64, err error) {
 	if _, err := fmt.Fprintln(e.child.stdin, name); err != nil {
-		return err
+		return 0, err
 	}
-	var done string
-	if err := e.child.read(&done); err != nil {
-		return fmt.Errorf("%s etcd: %w", name, err)
+	if err := e.child.read(&bytes); err != nil {
+		return 0, fmt.Errorf("%s etcd: %w", name, err)
 	}
-	return nil
+	return bytes, nil
 }
 
 // newClient returns a client with the defaults that a program gets.

@@ -24,6 +24,8 @@ type family struct {
 	quick  int // rounds of a quick run; 0 means as many
 	rows   []row
 	plot   *drawing // may be nil
+	// conclude returns what follows from the figures, as Markdown; may be nil.
+	conclude func(reported) string
 	// open makes the sides ready. What has to be undone is given to bench.cleanup.
 	open func(b *bench) ([]side, error)
 }
@@ -173,7 +175,9 @@ func (r row) results(all map[string]values) []result {
 		}
 		return len(order) // what only some families have
 	}
-	slices.SortFunc(rs, func(a, b result) int { return cmp.Or(place(a)-place(b), strings.Compare(a.Side, b.Side)) })
+	slices.SortFunc(rs, func(a, b result) int {
+		return cmp.Or(place(a)-place(b), len(a.Side)-len(b.Side), strings.Compare(a.Side, b.Side)) // 500 before 2000
+	})
 	return rs
 }
 

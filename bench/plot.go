@@ -2,16 +2,21 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"image/color"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
 )
 
 // A drawing shows the values of all sides, which are times.
@@ -26,20 +31,60 @@ type drawing struct {
 // file is where d is drawn, in the directory of the report.
 func (d drawing) file() string { return filepath.Join("plots", d.from+".svg") }
 
+// colors are the sides' in every plot; sides that have none get others. Lines of the color of another are dashed.
+var colors = map[string]color.Color{
+	ours:    color.RGBA{R: 0x00, G: 0x5a, B: 0xb5, A: 0xff},
+	before:  color.RGBA{R: 0xdc, G: 0x32, B: 0x20, A: 0xff},
+	gozero:  color.RGBA{R: 0x2c, G: 0xa0, B: 0x2c, A: 0xff},
+	kratos:  color.RGBA{R: 0xe6, G: 0x9f, B: 0x00, A: 0xff},
+	naming:  color.RGBA{R: 0x8e, G: 0x44, B: 0xad, A: 0xff},
+	nothing: color.Gray{0x60},
+}
+
+// ticks are the default ones, with labels that have no more digits than they need.
+type ticks struct{}
+
+func (ticks) Ticks(least, greatest float64) []plot.Tick {
+	all := plot.DefaultTicks{}.Ticks(least, greatest)
+	for i, t := range all {
+		if !t.IsMinor() {
+			all[i].Label = strconv.FormatFloat(t.Value, 'f', -1, 64)
+		}
+	}
+	return all
+}
+
+// wrapped breaks a title that is too long for the plot in two.
+func wrapped(title string) string {
+	const line = 75
+	if len(title) <= line {
+		return title
+	}
+	if i := strings.LastIndexByte(title[:line], ' '); i > 0 {
+		return title[:i] + "\n" + title[i+1:]
+	}
+	return title
+}
+
 // draw writes d as SVG.
 func (d drawing) draw(dir string, all map[string]values) error {
 	p := plot.New()
-	p.Title.Text = d.title
-	p.Legend.Top, p.Legend.Left = true, true
-	p.Y.Min = 0
+	p.Title.Text, p.Title.Padding = wrapped(d.title), 3*vg.Millimeter
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Millimeter
+	p.Legend.XOffs, p.Legend.YOffs = 3*vg.Millimeter, -3*vg.Millimeter
 	unit := float64(time.Second)
-	p.X.Label.Text, p.Y.Label.Text = "seconds", "in a trial so far"
+	p.X.Label.Text, p.Y.Label.Text = "seconds since the fault", "failed attempts in a trial so far"
+	p.X.Tick.Marker, p.Y.Tick.Marker = ticks{}, ticks{}
 	if d.each == "" {
 		unit = float64(time.Millisecond)
-		p.X.Label.Text, p.Y.Label.Text = "milliseconds", "share"
+		p.X.Label.Text, p.Y.Label.Text = "milliseconds, on a logarithmic axis", "share that is not slower"
 		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-		p.Legend.Top, p.Legend.XOffs, p.Legend.YOffs = false, 6*vg.Centimeter, vg.Centimeter // between fast and slow
+		p.Legend.Top, p.Legend.Left, p.Legend.YOffs = false, false, 3*vg.Millimeter
+		p.Legend.XOffs = -5 * vg.Centimeter // between fast and slow
 	}
+	grid := plotter.NewGrid()
+	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xdd}, color.Gray{0xdd}
+	p.Add(grid)
 	var end float64
 	for _, v := range all {
 		for _, x := range v[d.from] {
@@ -52,18 +97,35 @@ func (d drawing) draw(dir string, all map[string]values) error {
 		if err != nil {
 			return fmt.Errorf("plot %s of %s: %w", d.from, s.Side, err)
 		}
-		line.Color, line.Width = plotutil.Color(i), vg.Points(1.5)
+		line.Width, line.Color = vg.Points(1.5), colors[s.Side]
+		if line.Color == nil {
+			line.Color, line.Dashes = plotutil.Color(i/2), plotutil.Dashes(i%2)
+		}
 		if s.Side == nothing {
 			line.Dashes = plotutil.Dashes(1)
 		}
 		p.Add(line)
 		p.Legend.Add(s.Side, line)
 	}
+	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.05 // lines at the edges are seen
 	path := filepath.Join(dir, d.file())
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	return p.Save(18*vg.Centimeter, 10*vg.Centimeter, path)
+	canvas, err := draw.NewFormattedCanvas(18*vg.Centimeter, 10*vg.Centimeter, "svg")
+	if err != nil {
+		return err
+	}
+	page := draw.New(canvas)
+	page.SetColor(color.White) // dark pages show through otherwise
+	page.Fill(page.Rectangle.Path())
+	p.Draw(draw.Crop(page, 2*vg.Millimeter, -4*vg.Millimeter, 2*vg.Millimeter, -2*vg.Millimeter))
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = canvas.WriteTo(file)
+	return errors.Join(err, file.Close())
 }
 
 // steps returns how many of the sorted values, divided by of, there are up to each of them, and at the end.
@@ -72,7 +134,11 @@ func (d drawing) steps(sorted []float64, unit, of, end float64) plotter.XYs {
 	if d.each != "" {
 		xys = append(xys, plotter.XY{})
 	}
+	every := 1 + len(sorted)/1000 // more points are not seen
 	for i, x := range sorted {
+		if i%every != 0 && i != len(sorted)-1 {
+			continue
+		}
 		xys = append(xys, plotter.XY{X: x / unit, Y: float64(i) / of}, plotter.XY{X: x / unit, Y: float64(i+1) / of})
 	}
 	return append(xys, plotter.XY{X: end, Y: float64(len(sorted)) / of})

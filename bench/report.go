@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -16,6 +17,7 @@ import (
 type report struct {
 	Date     string            `json:"date"`
 	Command  string            `json:"command"`
+	Took     string            `json:"took"`
 	Machine  string            `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Families []reported        `json:"families"`
@@ -26,8 +28,9 @@ type reported struct {
 	About string        `json:"about"`
 	Rows  []reportedRow `json:"rows"`
 
-	values map[string]values
-	plot   *drawing
+	values     map[string]values
+	plot       *drawing
+	conclusion string
 }
 
 type reportedRow struct {
@@ -63,6 +66,9 @@ func (r *report) add(f family, all map[string]values) {
 			rr.Targets = append(rr.Targets, rr.judge(t))
 		}
 		rf.Rows = append(rf.Rows, rr)
+	}
+	if f.conclude != nil {
+		rf.conclusion = f.conclude(rf)
 	}
 	r.Families = append(r.Families, rf)
 }
@@ -170,41 +176,84 @@ func (r *report) write(dir string) error {
 
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Side by side\n\nWritten by `%s` on %s. Do not edit.\n\n%s\n\n", r.Command, r.Date, r.Machine)
+	fmt.Fprintf(&b, "# Side by side\n\nkitex-etcd, its predecessor and what other frameworks do on etcd, measured by `%s` on %s, in %s. "+
+		"Written by that command; do not edit.\n", r.Command, r.Date, r.Took)
+	fmt.Fprintf(&b, `
+The machine: %s. The sides of a row take turns, so that all meet the same machine; families that mostly wait run beside
+each other. A figure is the median of what a side's turns measured, unless its row says otherwise; below it stand the
+least and the greatest, and how many times ours it is. Each family runs in a process of its own, beside an etcd in another that writes
+to the disk before it answers. All libraries run with their defaults. Look-ups are warm: the first, by which those
+that watch begin, is not counted. Absolute times are this machine's: what counts is the ratio.
+
+`, r.Machine)
 	b.WriteString("| module | version |\n|---|---|\n")
 	for _, m := range compared {
 		fmt.Fprintf(&b, "| %s | %s |\n", m, r.Versions[m])
 	}
-	b.WriteString(`
-The sides take turns, so that all meet the same machine. A figure is the median of what a side's turns measured, unless
-its row says otherwise; then the least and the greatest. Each family of rows runs in a process of its own, beside an etcd
-in another that writes to the disk before it answers. All libraries run with their defaults. Look-ups are warm: the first,
-by which those that watch begin, is not counted. Absolute times are this machine's: what counts is the ratio.
-
-## Targets
-
-| row | target | |
-|---|---|---|
-`)
+	b.WriteString("\n## Targets\n\n")
+	met, all := 0, 0
+	for _, f := range r.Families {
+		for _, row := range f.Rows {
+			for _, v := range row.Targets {
+				all++
+				if v.Met {
+					met++
+				}
+			}
+		}
+	}
+	fmt.Fprintf(&b, "%d of %d are met.\n\n| row | target | |\n|---|---|---|\n", met, all)
 	for _, line := range r.summary() {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(line, " | "))
 	}
 	for _, f := range r.Families {
-		fmt.Fprintf(&b, "\n## %s\n\n%s.\n\n", f.Name, f.About)
-		for _, row := range f.Rows {
-			fmt.Fprintf(&b, "- %s: %s\n", row.Name, row.What)
-		}
-		b.WriteString("\n| row | side | figure | min | max | values | × ours |\n|---|---|--:|--:|--:|--:|--:|\n")
-		for _, row := range f.Rows {
-			for _, s := range row.Sides {
-				fmt.Fprintf(&b, "| %s |\n", strings.Join(row.cells(s), " | "))
-			}
-		}
-		if f.plot != nil {
-			fmt.Fprintf(&b, "\n![%s](%s)\n", f.plot.title, filepath.ToSlash(f.plot.file()))
-		}
+		f.markdown(&b)
 	}
 	return b.String()
+}
+
+// markdown has a line for each row and a column for each side.
+func (f reported) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "\n## %s\n\n%s.\n\n|", f.Name, f.About)
+	var sides []string
+	for _, row := range f.Rows {
+		for _, s := range row.Sides {
+			if !slices.Contains(sides, s.Side) {
+				sides = append(sides, s.Side)
+			}
+		}
+	}
+	fmt.Fprintf(b, " | %s |\n|---|%s\n", strings.Join(sides, " | "), strings.Repeat("--:|", len(sides)))
+	for _, row := range f.Rows {
+		fmt.Fprintf(b, "| %s<br>`%s` |", row.What, row.Name)
+		for _, side := range sides {
+			for _, s := range row.Sides {
+				if s.Side == side {
+					fmt.Fprintf(b, " %s", strings.Join(row.lines(s), "<br>"))
+				}
+			}
+			b.WriteString(" |")
+		}
+		b.WriteString("\n")
+	}
+	if f.plot != nil {
+		fmt.Fprintf(b, "\n![%s](%s)\n", f.plot.title, filepath.ToSlash(f.plot.file()))
+	}
+	if f.conclusion != "" {
+		fmt.Fprintf(b, "\n%s", f.conclusion)
+	}
+}
+
+// lines are what a cell of the report says.
+func (rr reportedRow) lines(s result) []string {
+	lines := []string{rr.Unit.format(s.Figure)}
+	if s.Min != s.Max {
+		lines = append(lines, rr.Unit.format(s.Min)+" – "+rr.Unit.format(s.Max))
+	}
+	if mine, ok := rr.figure(ours); ok && mine > 0 && s.Side != ours {
+		lines = append(lines, "× "+trim(s.Figure/mine))
+	}
+	return lines
 }
 
 // compared are the modules whose versions decide the figures.
