@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
@@ -149,33 +148,47 @@ func TestInstancesJSON(t *testing.T) {
 // watching is a running instances -watch.
 type watching struct {
 	*testing.T
-	lines  chan string
-	stderr bytes.Buffer // readable once code was received
-	code   chan int
+	lines <-chan string
+	said  <-chan string // on stderr
+	code  chan int
 }
 
 func watch(t *testing.T, args ...string) *watching {
 	t.Helper()
-	w := &watching{T: t, lines: make(chan string, 100), code: make(chan int, 1)}
+	w := &watching{T: t, code: make(chan int, 1)}
 	out, stdout := io.Pipe()
+	errs, stderr := io.Pipe()
+	w.lines, w.said = lines(out), lines(errs)
 	go func() {
-		w.code <- run(append([]string{"instances", "-watch"}, args...), nil, stdout, &w.stderr)
+		w.code <- run(append([]string{"instances", "-watch"}, args...), nil, stdout, stderr)
 		stdout.Close()
-	}()
-	go func() {
-		defer close(w.lines)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			w.lines <- lines.Text()
-		}
+		stderr.Close()
 	}()
 	return w
+}
+
+// lines returns the lines of r as they come, and is closed after the last.
+func lines(r io.Reader) <-chan string {
+	lines := make(chan string, 100)
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(r); scanner.Scan(); {
+			lines <- scanner.Text()
+		}
+	}()
+	return lines
 }
 
 // want waits for a line that matches the pattern; the next line has to.
 func (w *watching) want(pattern string) {
 	w.Helper()
+	w.wantOf(w.lines, pattern)
+}
+
+func (w *watching) wantOf(lines <-chan string, pattern string) {
+	w.Helper()
 	select {
-	case line := <-w.lines:
+	case line := <-lines:
 		if !regexp.MustCompile(pattern).MatchString(line) {
 			w.Fatalf("got %q, want %s", line, pattern)
 		}
@@ -197,8 +210,11 @@ func (w *watching) interrupt() {
 	for line := range w.lines {
 		w.Errorf("unexpected line %q", line)
 	}
+	for line := range w.said {
+		w.Errorf("unexpected line %q on stderr", line)
+	}
 	if code := <-w.code; code != exitDone {
-		w.Errorf("exit code %d, stderr %q", code, w.stderr.String())
+		w.Errorf("exit code %d", code)
 	}
 }
 
@@ -237,35 +253,15 @@ func TestInstancesWatch(t *testing.T) {
 // TestInstancesOutage: -watch says once that etcd is away, and once that it is back.
 func TestInstancesOutage(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	opts, err := parseInstancesArgs([]string{"-etcd", cluster.Endpoints()[0]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn, err := opts.connect()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	w := watch(t, "-etcd", cluster.Endpoints()[0])
+	w.wantOf(w.said, "nothing is registered")
 	cluster.Stop()
-	ctx := testContext(t)
-	out, stderr := io.Pipe()
-	go func() {
-		(&inventory{conn: conn, opts: opts, stderr: stderr}).reread(ctx)
-		stderr.Close()
-	}()
-	var lines []string
-	for said := bufio.NewScanner(out); said.Scan(); {
-		lines = append(lines, said.Text())
-		if len(lines) == 1 {
-			if err := cluster.Start(); err != nil {
-				t.Fatal(err)
-			}
-		}
+	w.wantOf(w.said, regexp.QuoteMeta(cluster.Endpoints()[0])+".*; trying on$")
+	if err := cluster.Start(); err != nil {
+		t.Fatal(err)
 	}
-	if len(lines) != 2 || !strings.Contains(lines[0], cluster.Endpoints()[0]) || !strings.HasSuffix(lines[0], "; trying on") ||
-		lines[1] != "kitex-etcd-gen: etcd answers again" {
-		t.Errorf("it said %q", lines)
-	}
+	w.wantOf(w.said, "^kitex-etcd-gen: etcd answers again$")
+	w.interrupt()
 }
 
 func TestInstancesWatchJSON(t *testing.T) {

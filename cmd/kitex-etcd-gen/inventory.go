@@ -28,7 +28,10 @@ const (
 	leaseQuestions = 16
 	// retryPause is between two attempts of -watch to read and watch anew.
 	retryPause = time.Second
-	// rereadAfter is how long -watch trusts a watch: one on an etcd that was rebuilt is silent.
+	// A watch on an etcd that is away, or was rebuilt, is silent: -watch asks etcd for its revision every askEvery, with
+	// askTimeout, and reads everything anew after rereadAfter.
+	askEvery    = 2 * time.Second
+	askTimeout  = 2 * time.Second
 	rereadAfter = 30 * time.Second
 )
 
@@ -176,19 +179,42 @@ func (i *inventory) reread(ctx context.Context) (records []etcd.Record, revision
 func (i *inventory) follow(ctx context.Context, revision int64) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), rereadAfter)
 	defer cancel()
-	for resp := range i.conn.Client().Watch(ctx, i.prefix(), clientv3.WithPrefix(), clientv3.WithRev(revision+1)) {
-		for _, ev := range resp.Events {
-			if ev.Type == mvccpb.Event_DELETE {
-				err = i.remove(string(ev.Kv.Key))
-			} else {
-				err = i.put(i.conn.ParseRecord(ev.Kv), "added")
+	created := time.AfterFunc(askTimeout, cancel) // Watch waits for etcd
+	watch := i.conn.Client().Watch(ctx, i.prefix(), clientv3.WithPrefix(), clientv3.WithRev(revision+1))
+	created.Stop()
+	ask := time.NewTicker(askEvery)
+	defer ask.Stop()
+	for {
+		select {
+		case resp, ok := <-watch:
+			if !ok {
+				return ctx.Err() == nil, nil
 			}
-			if err != nil {
-				return false, err
+			revision = max(revision, resp.Header.Revision)
+			for _, ev := range resp.Events {
+				if ev.Type == mvccpb.Event_DELETE {
+					err = i.remove(string(ev.Kv.Key))
+				} else {
+					err = i.put(i.conn.ParseRecord(ev.Kv), "added")
+				}
+				if err != nil {
+					return false, err
+				}
+			}
+		case <-ask.C:
+			if !i.reached(ctx, revision) {
+				return false, nil
 			}
 		}
 	}
-	return ctx.Err() == nil, nil
+}
+
+// reached says whether etcd answers, and has come to revision.
+func (i *inventory) reached(ctx context.Context, revision int64) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	resp, err := i.conn.Client().Get(ctx, i.prefix(), clientv3.WithPrefix(), clientv3.WithCountOnly())
+	return err == nil && resp.Header.Revision >= revision
 }
 
 // update prints how records differ from what is known.
