@@ -2,72 +2,283 @@ package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// The README's programs compile, against the example's generated code.
-func TestReadmePrograms(t *testing.T) {
-	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
+// The repository's documents are held against its code here.
+
+const (
+	readme     = "../README.md"
+	chinese    = "../README_zh.md"
+	contribute = "../CONTRIBUTING.md"
+)
+
+// block is a fenced block of code.
+type block struct{ language, code string }
+
+func blocks(t *testing.T, file string) (list []block) {
+	t.Helper()
+	for _, m := range regexp.MustCompile("(?ms)^ *```(\\w*)\n(.*?)^ *```$").FindAllStringSubmatch(read(t, file), -1) {
+		list = append(list, block{m[1], m[2]})
+	}
+	if len(list) == 0 {
+		t.Fatalf("%s has no code", file)
+	}
+	return list
+}
+
+// goBlocks returns the Go of a document, its whole programs if programs is set, or else all the rest.
+func goBlocks(t *testing.T, file string, programs bool) (list []string) {
+	t.Helper()
+	for _, b := range blocks(t, file) {
+		if b.language == "go" && strings.HasPrefix(b.code, "package ") == programs {
+			list = append(list, b.code)
+		}
+	}
+	return list
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	programs := regexp.MustCompile("(?s)```go\n(package main\n.*?)```").FindAllSubmatch(readme, -1)
+	return string(data)
+}
+
+// The README's programs compile, against the example's generated code.
+func TestReadmePrograms(t *testing.T) {
+	t.Parallel()
+	programs := goBlocks(t, readme, true)
 	if len(programs) != 2 {
 		t.Fatalf("the README has %d programs, want a server and a client", len(programs))
 	}
 	for _, program := range programs {
-		source := strings.ReplaceAll(string(program[1]), "example.com/greeter/", "github.com/kitex-contrib/kitex-etcd/example/")
-		build(t, source)
+		build(t, strings.ReplaceAll(program, "example.com/greeter/", "github.com/kitex-contrib/kitex-etcd/example/"))
 	}
 }
 
 // The README shows what the generator writes.
 func TestReadmeGenerated(t *testing.T) {
 	t.Parallel()
-	readme, err := os.ReadFile("../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, file := range []string{"kitex_gen/api/hello/with_etcd.go", "kitex_gen/pb/ticker/with_etcd.go"} {
-		generated, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, line := range regexp.MustCompile(`(?m)^(?:const \w+ = ".*"|func .*\))`).FindAllString(string(generated), -1) {
+		for _, line := range regexp.MustCompile(`(?m)^(?:const \w+ = ".*"|func .*\))`).FindAllString(read(t, file), -1) {
 			line = strings.NewReplacer("Ticker", "Hello", "pb.", "api.").Replace(line)
-			if !strings.Contains(string(readme), line) {
+			if !strings.Contains(read(t, readme), line) {
 				t.Errorf("the README lacks %q, which is generated", line)
 			}
 		}
 	}
 }
 
+// The two READMEs have the same code, but for the picture's words, and as many headings, rows and links in the same order.
+func TestReadmesAreParallel(t *testing.T) {
+	t.Parallel()
+	var code, shape [2][]string
+	for i, file := range []string{readme, chinese} {
+		for _, b := range blocks(t, file) {
+			if b.language != "mermaid" {
+				code[i] = append(code[i], b.language+"\n"+b.code)
+			}
+		}
+		text := strings.NewReplacer("README_zh.md", "README", "README.md", "README").Replace(read(t, file))
+		shape[i] = regexp.MustCompile(`(?m)^#+ |^\||^- |^\d\. |\]\([^)]+\)`).FindAllString(text, -1)
+	}
+	for what, pair := range map[string][2][]string{"code": code, "structure": shape} {
+		for i := range max(len(pair[0]), len(pair[1])) {
+			if i >= len(pair[0]) || i >= len(pair[1]) || pair[0][i] != pair[1][i] {
+				t.Errorf("%s: the READMEs part here:\n%.3q\n%.3q", what, pair[0][min(i, len(pair[0])):], pair[1][min(i, len(pair[1])):])
+				break
+			}
+		}
+	}
+}
+
+// snippets is what the pieces of Go in the documents are put into: the packages and variables that the text speaks of.
+const snippets = `package main
+
+import (
+	"context"
+	"testing"
+
+	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
+	"github.com/cloudwego/kitex/server"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_combined/kitex_gen/api/combineservice"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+)
+
+var (
+	_ = gonet.NewTransServerFactory
+	_ = prometheus.MustRegister
+	_ = etcdprom.New
+	_ = etcdtest.New
+
+	_         []server.Option
+	ctx       context.Context
+	t         *testing.T
+	conn      *etcd.Conn
+	endpoints []string
+	handler   combineservice.CombineService
+)
+
+func main() {}
+`
+
+// The pieces of Go in the documents compile.
+func TestSnippets(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := snippets
+	for _, file := range append(files, readme) {
+		for _, code := range goBlocks(t, file, false) {
+			switch {
+			case strings.HasPrefix(code, "//go:generate "): // TestFreshModule runs its like
+				continue
+			case strings.HasPrefix(code, "const "): // TestReadmeGenerated
+				continue
+			case strings.HasSuffix(code, ",\n"): // arguments
+				code = "_ = []server.Option{\n" + code + "}\n"
+			}
+			code = regexp.MustCompile(`(?m)^…$`).ReplaceAllString(code, "")
+			for _, m := range regexp.MustCompile(`(?m)^([\w, ]+) := `).FindAllStringSubmatch(code, -1) { // not all are used
+				code += strings.Repeat("_, ", strings.Count(m[1], ",")) + "_ = " + m[1] + "\n"
+			}
+			source += "\n// " + file + "\nfunc _() {\n" + code + "}\n"
+		}
+	}
+	if n := strings.Count(source, "func _()"); n < 4 {
+		t.Errorf("%d pieces were found", n)
+	}
+	build(t, source)
+}
+
+// The fault test that CONTRIBUTING shows passes.
+func TestContributing(t *testing.T) {
+	t.Parallel()
+	tests := goBlocks(t, contribute, false)
+	if len(tests) != 1 {
+		t.Fatalf("CONTRIBUTING has %d pieces of Go, want a test", len(tests))
+	}
+	goCommand(t, "../runtime/contributing_test.go", `package etcd
+
+import (
+	"testing"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
+)
+
+`+tests[0], "test", "-run", "^TestFaultConnectionsRefused$", "../runtime")
+}
+
+// Links lead to files and headings that exist, and a test that a document names exists where it says.
+func TestLinks(t *testing.T) {
+	t.Parallel()
+	tests := allTests(t)
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, readme, chinese, contribute, "../CHANGELOG.md") {
+		text := regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(read(t, file), "")
+		for _, m := range regexp.MustCompile(`\[([^\]]*)\]\(([^)#]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(text, -1) {
+			title, target, anchor := m[1], m[2], m[3]
+			if strings.HasPrefix(target, "https://") {
+				continue
+			}
+			path := file
+			if target != "" {
+				path = filepath.Join(filepath.Dir(file), target)
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: %s leads nowhere: %v", file, m[0], err)
+			} else if anchor != "" && !slices.Contains(anchors(read(t, path)), anchor) {
+				t.Errorf("%s: %s: no such heading", file, m[0])
+			}
+			for _, name := range testName.FindAllString(title, -1) {
+				if tests[name] != path {
+					t.Errorf("%s: %s: the test is in %q", file, m[0], tests[name])
+				}
+			}
+		}
+		for _, name := range testName.FindAllString(text, -1) {
+			if tests[name] == "" && name != "TestMain" {
+				t.Errorf("%s: there is no %s", file, name)
+			}
+		}
+	}
+}
+
+var testName = regexp.MustCompile(`\bTest[A-Z]\w+`)
+
+// allTests returns the repository's tests and the files they are in.
+func allTests(t *testing.T) map[string]string {
+	t.Helper()
+	tests := make(map[string]string)
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(t `).FindAllStringSubmatch(read(t, path), -1) {
+				tests[m[1]] = path
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tests
+}
+
+// anchors returns what a document's headings are linked by.
+func anchors(text string) (list []string) {
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.*)$`).FindAllStringSubmatch(text, -1) {
+		heading := regexp.MustCompile(`[^\pL\pN _-]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		list = append(list, strings.ReplaceAll(heading, " ", "-"))
+	}
+	return list
+}
+
 // build builds a program that is overlaid on the example.
 func build(t *testing.T, source string) {
 	t.Helper()
+	goCommand(t, "readme/main.go", source, "build", "-o", os.DevNull, "./readme")
+}
+
+// goCommand runs the go command as if file had this source.
+func goCommand(t *testing.T, file, source, verb string, args ...string) {
+	t.Helper()
 	dir := t.TempDir()
-	file := filepath.Join(dir, "main.go")
+	written := filepath.Join(dir, "source.go")
 	overlay := filepath.Join(dir, "overlay.json")
-	virtual, err := filepath.Abs("readme/main.go")
+	virtual, err := filepath.Abs(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace, err := json.Marshal(map[string]map[string]string{"Replace": {virtual: file}})
+	replace, err := json.Marshal(map[string]map[string]string{"Replace": {virtual: written}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, content := range map[string]string{file: source, overlay: string(replace)} {
+	for name, content := range map[string]string{written: source, overlay: string(replace)} {
 		if err := os.WriteFile(name, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if out, err := exec.Command("go", "build", "-overlay", overlay, "-o", os.DevNull, "./readme").CombinedOutput(); err != nil {
-		t.Errorf("a program in the README does not build: %v\n%s\n%s", err, out, source)
+	if out, err := exec.Command("go", append([]string{verb, "-overlay", overlay}, args...)...).CombinedOutput(); err != nil {
+		t.Errorf("go %s: %v\n%s\n%s", verb, err, out, source)
 	}
 }
