@@ -120,8 +120,8 @@ func faultFamilies() []family {
 		fault{"stop", "SIGTERM to one of three servers", 5, 1, none,
 			func(_ context.Context, _ *bench, _, _ string, servers []*backend) error { return servers[0].stop() }}.family(),
 		fault{"roll", "Each of three servers is stopped after its successor has come", 5, 1, none, roll}.family(),
-		fault{"kill", "kill -9 of one of three servers", 1, 5, gone, signalled(syscall.SIGKILL)}.family(),
-		fault{"hang", "SIGSTOP of one of three servers", 1, 5, gone, signalled(syscall.SIGSTOP)}.family(),
+		fault{"kill", "kill -9 of one of three servers", 2, 3, gone, signalled(syscall.SIGKILL)}.family(),
+		fault{"hang", "SIGSTOP of one of three servers", 2, 3, gone, signalled(syscall.SIGSTOP)}.family(),
 	}
 }
 

@@ -50,6 +50,15 @@ type side struct {
 // values are what a turn measured, by name.
 type values map[string][]float64
 
+// eachSide returns ours and the predecessor, which take the same turn.
+func eachSide(turn func(ctx context.Context, lib string) (values, error)) []side {
+	var sides []side
+	for _, lib := range []string{ours, before} {
+		sides = append(sides, side{lib, func(ctx context.Context) (values, error) { return turn(ctx, lib) }})
+	}
+	return sides
+}
+
 // The sides that more than one family has.
 const (
 	ours    = "kitex-etcd"

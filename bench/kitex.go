@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -149,6 +150,36 @@ func (p probe) Rebalance(ch discovery.Change) {
 }
 
 func (p probe) Delete(ch discovery.Change) { p.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
+
+// A view is Kitex's standard balancer, which tells from which instances the next call can pick.
+type view struct {
+	loadbalance.Loadbalancer
+	list atomic.Pointer[[]discovery.Instance]
+}
+
+func newView() *view { return &view{Loadbalancer: loadbalance.NewWeightedBalancer()} }
+
+func (v *view) GetPicker(res discovery.Result) loadbalance.Picker {
+	v.list.CompareAndSwap(nil, &res.Instances) // no change tells of the first list
+	return v.Loadbalancer.GetPicker(res)
+}
+
+func (v *view) Rebalance(ch discovery.Change) {
+	v.Loadbalancer.(loadbalance.Rebalancer).Rebalance(ch)
+	v.list.Store(&ch.Result.Instances)
+}
+
+func (v *view) Delete(ch discovery.Change) { v.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
+
+func (v *view) has(addr string) bool {
+	list := v.list.Load()
+	return list != nil && slices.ContainsFunc(*list, func(i discovery.Instance) bool { return i.Address().String() == addr })
+}
+
+func (v *view) empty() bool {
+	list := v.list.Load()
+	return list != nil && len(*list) == 0
+}
 
 // arrivals notes when awaited addresses arrive.
 type arrivals struct {

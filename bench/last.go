@@ -2,43 +2,8 @@ package main
 
 import (
 	"context"
-	"slices"
-	"sync/atomic"
 	"time"
-
-	"github.com/cloudwego/kitex/pkg/discovery"
-	"github.com/cloudwego/kitex/pkg/loadbalance"
 )
-
-// A view is Kitex's standard balancer, which tells from which instances the next call can pick.
-type view struct {
-	loadbalance.Loadbalancer
-	list atomic.Pointer[[]discovery.Instance]
-}
-
-func newView() *view { return &view{Loadbalancer: loadbalance.NewWeightedBalancer()} }
-
-func (v *view) GetPicker(res discovery.Result) loadbalance.Picker {
-	v.list.CompareAndSwap(nil, &res.Instances) // no change tells of the first list
-	return v.Loadbalancer.GetPicker(res)
-}
-
-func (v *view) Rebalance(ch discovery.Change) {
-	v.Loadbalancer.(loadbalance.Rebalancer).Rebalance(ch)
-	v.list.Store(&ch.Result.Instances)
-}
-
-func (v *view) Delete(ch discovery.Change) { v.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
-
-func (v *view) has(addr string) bool {
-	list := v.list.Load()
-	return list != nil && slices.ContainsFunc(*list, func(i discovery.Instance) bool { return i.Address().String() == addr })
-}
-
-func (v *view) empty() bool {
-	list := v.list.Load()
-	return list != nil && len(*list) == 0
-}
 
 // lastFamily is a service whose last server goes.
 func lastFamily() family {
@@ -88,13 +53,4 @@ func lastTrial(ctx context.Context, b *bench, lib, server string, i int, limit t
 	go func() { gone <- r.Deregister(info) }()
 	took := within(ctx, begin, limit, v.empty)
 	return values{"last": {took}}, <-gone
-}
-
-// eachSide returns ours and the predecessor, which take the same turn.
-func eachSide(turn func(ctx context.Context, lib string) (values, error)) []side {
-	var sides []side
-	for _, lib := range []string{ours, before} {
-		sides = append(sides, side{lib, func(ctx context.Context) (values, error) { return turn(ctx, lib) }})
-	}
-	return sides
 }

@@ -23,10 +23,11 @@ func prefixesFamily() family {
 			{name: "prefixes_mixed", what: fmt.Sprintf("calls to the other prefix's server, of %d", 2*calls), unit: count, targets: []target{atMost(0)}},
 		},
 		open: func(b *bench) ([]side, error) {
-			servers := make(map[string]string) // by prefix
-			for _, prefix := range []string{"bench-a", "bench-b"} {
+			prefixes := []string{"bench-a", "bench-b"}
+			servers := make([]string, len(prefixes))
+			for i := range servers {
 				var err error
-				if servers[prefix], err = b.serve(); err != nil {
+				if servers[i], err = b.serve(); err != nil {
 					return nil, err
 				}
 			}
@@ -34,12 +35,15 @@ func prefixesFamily() family {
 			return eachSide(func(ctx context.Context, lib string) (values, error) {
 				turns++
 				service := fmt.Sprintf("bench-prefixes-%d", turns)
+				var records []pair
+				for i, addr := range servers {
+					records = append(records, pair{prefixes[i] + "/" + service + "/" + addr, fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10}`, addr)})
+				}
+				if err := b.etcd.put(ctx, records); err != nil {
+					return nil, err
+				}
 				mixed := 0.0
-				for prefix, addr := range servers {
-					record := pair{prefix + "/" + service + "/" + addr, fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10}`, addr)}
-					if err := b.etcd.put(ctx, []pair{record}); err != nil {
-						return nil, err
-					}
+				for i, prefix := range prefixes {
 					cli, err := b.prefixClient(lib, prefix, service)
 					if err != nil {
 						return nil, err
@@ -49,7 +53,7 @@ func prefixesFamily() family {
 						if err != nil {
 							return nil, err
 						}
-						if resp.Server != addr {
+						if resp.Server != servers[i] {
 							mixed++
 						}
 					}

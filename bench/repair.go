@@ -29,11 +29,7 @@ func repairFamily() family {
 				targets: []target{atMost(0)}},
 		},
 		open: func(b *bench) ([]side, error) {
-			var sides []side
-			for _, lib := range []string{ours, before} {
-				sides = append(sides, side{lib, func(ctx context.Context) (values, error) { return repairTurn(ctx, b, lib) }})
-			}
-			return sides, nil
+			return eachSide(func(ctx context.Context, lib string) (values, error) { return repairTurn(ctx, b, lib) }), nil
 		},
 	}
 }
