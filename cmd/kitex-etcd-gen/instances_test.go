@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"os"
@@ -356,13 +357,15 @@ func TestInstancesAuth(t *testing.T) {
 	}
 }
 
+// TestInstancesTLS has an etcd that wants a certificate too.
 func TestInstancesTLS(t *testing.T) {
-	info, err := transport.SelfCert(zap.NewNop(), t.TempDir(), []string{"127.0.0.1:0"}, 1)
+	info, err := transport.SelfCert(zap.NewNop(), t.TempDir(), []string{"127.0.0.1:0"}, 1, x509.ExtKeyUsageClientAuth)
 	if err != nil {
 		t.Fatal(err)
 	}
+	info.TrustedCAFile, info.ClientCertAuth = info.CertFile, true
 	cluster := etcdtest.Start(t, etcdtest.WithConfig(func(c *embed.Config) { c.ClientTLSInfo = info }))
-	stdout, stderr, code := call("instances", "-etcd", cluster.Endpoints()[0], "-cacert", info.CertFile)
+	stdout, stderr, code := call("instances", "-etcd", cluster.Endpoints()[0], "-cacert", info.CertFile, "-cert", info.CertFile, "-key", info.KeyFile)
 	if want := "nothing is registered"; code != exitDone || stdout != "" || !strings.Contains(stderr, want) {
 		t.Errorf("exit code %d, stdout %q, stderr %q; want %q", code, stdout, stderr, want)
 	}
