@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"gopkg.in/yaml.v3"
 )
 
 // The repository's documents are held against its code here.
@@ -107,12 +109,15 @@ const snippets = `package main
 
 import (
 	"context"
+	"runtime"
 	"testing"
 
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/server"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb"
+	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb/ticker"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_combined/kitex_gen/api/combineservice"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
@@ -124,7 +129,10 @@ var (
 	_ = prometheus.MustRegister
 	_ = etcdprom.New
 	_ = etcdtest.New
+	_ = ticker.NewClient
+	_ = runtime.KeepAlive
 
+	_         *pb.WatchRequest
 	_         []server.Option
 	ctx       context.Context
 	t         *testing.T
@@ -165,6 +173,31 @@ func TestSnippets(t *testing.T) {
 		t.Errorf("%d pieces were found", n)
 	}
 	build(t, source)
+}
+
+// The YAML and the JSON in the documents are such.
+func TestDataInDocuments(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(files, readme) {
+		for _, b := range blocks(t, file) {
+			var v any
+			switch b.language {
+			case "yaml":
+				err = yaml.Unmarshal([]byte(b.code), &v)
+			case "json":
+				err = json.Unmarshal([]byte(b.code), &v)
+			default:
+				continue
+			}
+			if err != nil {
+				t.Errorf("%s: %v in:\n%s", file, err, b.code)
+			}
+		}
+	}
 }
 
 // The fault test that CONTRIBUTING shows passes.

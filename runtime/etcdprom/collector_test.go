@@ -2,6 +2,7 @@ package etcdprom_test
 
 import (
 	"context"
+	"encoding/json"
 	"io"
 	"maps"
 	"net/http"
@@ -179,6 +180,41 @@ func TestDocumented(t *testing.T) {
 		if !maps.Equal(named, exist) {
 			t.Errorf("%s names %v; there are %v", file, slices.Sorted(maps.Keys(named)), slices.Sorted(maps.Keys(exist)))
 		}
+	}
+}
+
+// TestDashboard: the dashboard's queries are those that the document shows; TestDocumented knows their metrics.
+func TestDashboard(t *testing.T) {
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("../../docs/grafana.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(data, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n### Dashboard\n")
+	table, _, _ = strings.Cut(table, "\n## ")
+	shown := make(map[string]bool)
+	for _, m := range regexp.MustCompile("`([^`]*kitex_etcd_[^`]*)`").FindAllStringSubmatch(table, -1) {
+		shown[m[1]] = true
+	}
+	asked := make(map[string]bool)
+	for _, p := range dashboard.Panels {
+		for _, q := range p.Targets {
+			asked[q.Expr] = true
+		}
+	}
+	if len(asked) == 0 || !maps.Equal(asked, shown) {
+		t.Errorf("the dashboard asks %q, the document shows %q", slices.Sorted(maps.Keys(asked)), slices.Sorted(maps.Keys(shown)))
 	}
 }
 
