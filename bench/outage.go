@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/loadbalance"
 	old "github.com/kitex-contrib/registry-etcd"
 )
 
@@ -22,6 +23,9 @@ type outage struct {
 // enough is when a side that is not back will not be waited for any longer.
 const enough = 2 * time.Minute
 
+// outlived is when no record stands any more whose lease nobody has kept since etcd is back.
+const outlived = 75 * time.Second
+
 func outageFamilies() []family {
 	return []family{
 		outage{name: "outage", about: "etcd is away", limit: 3 * time.Second}.family(),
@@ -30,33 +34,35 @@ func outageFamilies() []family {
 }
 
 func (o outage) family() family {
-	f := family{
+	registered := "until a server that runs is registered again"
+	if !o.wiped {
+		registered += fmt.Sprintf(", and still is after %s (not looked for in a quick run): a lease that nobody keeps outlives the outage by "+
+			"all of its life, which is 60 s for registry-etcd", duration.format(float64(outlived)))
+	}
+	return family{
 		name:   o.name,
 		rounds: 1,
-		about: fmt.Sprintf("%s for 90 s (5 s in a quick run). Times are from when it serves again; %s means not within that time",
-			o.about, duration.format(float64(enough))),
+		about: fmt.Sprintf("%s for 90 s (5 s in a quick run), with %d calls per second through a Kitex client. Times are from when it serves "+
+			"again; %s means not within that time", o.about, callsPerSecond, duration.format(float64(enough))),
 		rows: []row{
 			{name: o.name + "_resolved", what: "until Resolve tells of an instance that is new since then", unit: duration,
 				targets: []target{atMost(float64(o.limit))}},
 			{name: o.name + "_blocked", what: "the longest Resolve since the beginning", unit: duration,
 				targets: []target{atMost(float64(10 * time.Millisecond))}},
+			{name: o.name + "_calls", what: "failed calls since the beginning", unit: count, targets: []target{atMost(0)}},
+			{name: o.name + "_registered", what: registered, unit: duration, targets: []target{atMost(float64(o.limit))}},
 		},
 		open: func(b *bench) ([]side, error) {
-			var sides []side
-			for _, lib := range []string{ours, before} {
-				sides = append(sides, side{lib, func(ctx context.Context) (values, error) { return o.turn(ctx, b, lib) }})
+			server, err := b.serve()
+			if err != nil {
+				return nil, err
 			}
-			return sides, nil
+			return eachSide(func(ctx context.Context, lib string) (values, error) { return o.turn(ctx, b, lib, server) }), nil
 		},
 	}
-	if o.wiped {
-		f.rows = append(f.rows, row{name: o.name + "_registered", what: "until a server that runs is registered again", unit: duration,
-			targets: []target{atMost(float64(o.limit))}})
-	}
-	return f
 }
 
-func (o outage) turn(ctx context.Context, b *bench, lib string) (values, error) {
+func (o outage) turn(ctx context.Context, b *bench, lib, server string) (values, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	service := "bench-" + o.name + "-" + lib
@@ -69,6 +75,10 @@ func (o outage) turn(ctx context.Context, b *bench, lib string) (values, error) 
 		keys = append(keys, key)
 	}
 	a, err := b.ask(ctx, lib, service)
+	if err != nil {
+		return nil, err
+	}
+	t, err := b.startTraffic(ctx, lib, service, callerOptions{server: server, balancer: loadbalance.NewWeightedBalancer()})
 	if err != nil {
 		return nil, err
 	}
@@ -91,26 +101,43 @@ func (o outage) turn(ctx context.Context, b *bench, lib string) (values, error) 
 	if err := b.etcd.put(ctx, []pair{kitexRecord(service, fresh)}); err != nil {
 		return nil, err
 	}
-	// Until done says so, or enough.
-	until := func(what string, done func() bool) float64 {
-		_ = await(ctx, what, enough-time.Since(begin), done)
-		return float64(min(time.Since(begin), enough))
+	var hold time.Duration
+	if !o.wiped && !b.quick {
+		hold = outlived
 	}
 	var resolved float64
 	registered := make([]float64, len(keys))
 	var all sync.WaitGroup
-	all.Go(func() { resolved = until("the new instance", func() bool { return a.tells(fresh) }) })
-	if o.wiped {
-		for i, key := range keys {
-			all.Go(func() { registered[i] = until(key, func() bool { return b.stands(ctx, key) }) })
-		}
+	all.Go(func() { resolved = within(ctx, begin, enough, func() bool { return a.tells(fresh) }) })
+	for i, key := range keys {
+		all.Go(func() { registered[i] = b.registeredAgain(ctx, key, begin, hold) })
 	}
 	all.Wait()
-	v := values{o.name + "_resolved": {resolved}, o.name + "_blocked": {float64(a.blocked())}}
-	if o.wiped {
-		v[o.name+"_registered"] = registered
+	t.stop()
+	_, failed := t.since(begin)
+	return values{
+		o.name + "_resolved":   {resolved},
+		o.name + "_blocked":    {float64(a.blocked())},
+		o.name + "_calls":      {float64(failed)},
+		o.name + "_registered": registered,
+	}, ctx.Err()
+}
+
+// registeredAgain returns when, after begin, a record came to stand that still does after hold.
+func (b *bench) registeredAgain(ctx context.Context, key string, begin time.Time, hold time.Duration) float64 {
+	var since time.Duration
+	missing := false
+	for time.Since(begin) < enough {
+		stands := b.stands(ctx, key)
+		if missing && stands {
+			since = time.Since(begin)
+		}
+		if missing = !stands; stands && time.Since(begin) >= hold {
+			return float64(since)
+		}
+		_ = pause(ctx, 50*time.Millisecond)
 	}
-	return v, ctx.Err()
+	return float64(enough)
 }
 
 // An asker keeps asking a resolver for one service.
