@@ -22,6 +22,16 @@ const (
 	contribute = "../CONTRIBUTING.md"
 )
 
+// documents returns those of docs/, and more.
+func documents(t *testing.T, more ...string) []string {
+	t.Helper()
+	files, err := filepath.Glob("../docs/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no documents: %v", err)
+	}
+	return append(files, more...)
+}
+
 // block is a fenced block of code.
 type block struct{ language, code string }
 
@@ -147,12 +157,8 @@ func main() {}
 // The pieces of Go in the documents compile.
 func TestSnippets(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	source := snippets
-	for _, file := range append(files, readme) {
+	for _, file := range documents(t, readme) {
 		for _, code := range goBlocks(t, file, false) {
 			switch {
 			case strings.HasPrefix(code, "//go:generate "): // TestFreshModule runs its like
@@ -175,16 +181,44 @@ func TestSnippets(t *testing.T) {
 	build(t, source)
 }
 
+// The flags of kitex-etcd-gen and the targets of make that the documents show exist.
+func TestCommandLines(t *testing.T) {
+	t.Parallel()
+	help := func(args ...string) string {
+		out, err := exec.Command("go", append([]string{"run", "../cmd/kitex-etcd-gen"}, args...)...).Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(out)
+	}
+	helps := map[string]string{"": help("-h"), " instances": help("instances", "-h")}
+	makefile := read(t, "../Makefile")
+	for _, file := range documents(t, readme, contribute) {
+		text := read(t, file)
+		for _, m := range regexp.MustCompile("go tool kitex-etcd-gen( instances)?([^`#\n]*)").FindAllStringSubmatch(text, -1) {
+			for _, flag := range regexp.MustCompile(` -[\w-]+`).FindAllString(m[2], -1) {
+				if !regexp.MustCompile(`[ ,]` + flag + `\b`).MatchString(helps[m[1]]) {
+					t.Errorf("%s: %s: -h does not list%s", file, m[0], flag)
+				}
+			}
+		}
+		for _, m := range regexp.MustCompile("`make (\\w+)").FindAllStringSubmatch(text, -1) {
+			if !strings.Contains(makefile, "\n"+m[1]+": ") {
+				t.Errorf("%s: %s`: there is no such target", file, m[0])
+			}
+		}
+	}
+}
+
 // The YAML and the JSON in the documents are such.
 func TestDataInDocuments(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range append(files, readme) {
+	for _, file := range documents(t, readme) {
 		for _, b := range blocks(t, file) {
-			var v any
+			var (
+				v   any
+				err error
+			)
 			switch b.language {
 			case "yaml":
 				err = yaml.Unmarshal([]byte(b.code), &v)
@@ -223,11 +257,7 @@ import (
 func TestLinks(t *testing.T) {
 	t.Parallel()
 	tests := allTests(t)
-	files, err := filepath.Glob("../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range append(files, readme, chinese, contribute, "../CHANGELOG.md") {
+	for _, file := range documents(t, readme, chinese, contribute, "../CHANGELOG.md") {
 		text := regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(read(t, file), "")
 		for _, m := range regexp.MustCompile(`\[([^\]]*)\]\(([^)#]*)(?:#([^)]*))?\)`).FindAllStringSubmatch(text, -1) {
 			title, target, anchor := m[1], m[2], m[3]
