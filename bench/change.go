@@ -9,7 +9,8 @@ import (
 // changeFamily is one instance more in a large service.
 func changeFamily(n int) family {
 	return family{
-		name: "change",
+		name:  "change",
+		quick: 2,
 		about: fmt.Sprintf("From the beginning of the Put of one more instance in a service of %d until Kitex's balancer is handed the list, "+
 			"and until that has built its picker; the floor is a raw watch", n),
 		rows: []row{

@@ -389,11 +389,11 @@ func concludeFleet(rf reported) string {
 		f := figures[row+way]
 		return (f[many] - f[few]) / float64(many-few)
 	}
-	// Each line of the tables: what there was, the slope, and what that makes for the fleet.
 	var b strings.Builder
 	fmt.Fprintf(&b, "### Fleet of %d clients\n\n", fleet)
 	fmt.Fprintf(&b, "Reckoned from the rows above, not measured: f(n) is the figure with n clients, its slope is (f(%d) − f(%d)) / %d, and "+
-		"f(%d) = f(%d) + slope × %d. All clients watch the service that changes; when w of them do, a change costs f(w).\n\n",
+		"f(%d) = f(%d) + slope × %d. All clients watch the service that changes; when w of them do, a change costs f(w). Clients that register keep a lease alive besides, "+
+		"which is not in these figures.\n\n",
 		many, few, many-few, fleet, many, fleet-many)
 	fmt.Fprintf(&b, "| etcd, %s | f(%d) | f(%d) | slope for each client | f(%d) |\n|---|--:|--:|--:|--:|\n", direct, few, many, fleet)
 	rows := []struct {
@@ -407,28 +407,23 @@ func concludeFleet(rf reported) string {
 		{"fanout_rest_bytes", "messages at rest", sizeRate},
 		{"fanout_change_bytes", "messages for each change", size},
 	}
-	reckon := func(row, way string) float64 {
-		return figures[row+way][many] + slope(row, way)*float64(fleet-many)
-	}
 	for _, r := range rows {
 		f := figures[r.name+direct]
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.what, r.unit.format(f[few]), r.unit.format(f[many]),
-			r.unit.format(slope(r.name, direct)), r.unit.format(reckon(r.name, direct)))
+			r.unit.format(slope(r.name, direct)), r.unit.format(f[many]+slope(r.name, direct)*float64(fleet-many)))
 	}
-	fmt.Fprintf(&b, "\nThrough k = %d proxies with %d clients each. A proxy has one watch of the service, and so one answer for each change, and passes on "+
-		"the clients' own requests. So at rest etcd's line is drawn on as above; for a change, and for connections, it is that of one "+
-		"proxy, and k − 1 times the slope of a client without a proxy.\n\n", proxies, many)
-	fmt.Fprintf(&b, "| etcd, through proxies | one proxy, %d | one proxy, %d | reckoned as | %d |\n|---|--:|--:|---|--:|\n", few, many, fleet)
+	fmt.Fprintf(&b, "\nThrough k = %d proxies with %d clients each. A proxy asks for the service once and passes on what its clients ask, as their checks: "+
+		"at rest etcd's line is drawn on as above. What is of connections and watches is that of one proxy, and k − 1 times the slope of a "+
+		"client without one.\n\n", proxies, many)
+	fmt.Fprintf(&b, "| etcd, %s | f(%d) | f(%d) | and | f(%d) |\n|---|--:|--:|--:|--:|\n", proxied, few, many, fleet)
 	for _, r := range rows {
 		f := figures[r.name+proxied]
-		each := slope(r.name, proxied)
-		how, sum := fmt.Sprintf("%s + %s × %d", r.unit.format(f[many]), r.unit.format(each), fleet-many), reckon(r.name, proxied)
-		switch r.name {
-		case "fanout_conns", "fanout_change_cpu", "fanout_change_bytes":
-			each = slope(r.name, direct)
-			how, sum = fmt.Sprintf("%s + %s × %d", r.unit.format(f[many]), r.unit.format(each), proxies-1), f[many]+each*float64(proxies-1)
+		times, each := proxies-1, slope(r.name, direct)
+		if strings.HasPrefix(r.name, "fanout_rest") {
+			times, each = fleet-many, slope(r.name, proxied)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", r.what, r.unit.format(f[few]), r.unit.format(f[many]), how, r.unit.format(sum))
+		fmt.Fprintf(&b, "| %s | %s | %s | %s × %d | %s |\n", r.what, r.unit.format(f[few]), r.unit.format(f[many]), r.unit.format(each), times,
+			r.unit.format(f[many]+each*float64(times)))
 	}
 	fmt.Fprintf(&b, "\nEach of the %d proxies: %s of memory, %s for each second at rest, %s for each change, as measured with %d clients.\n", proxies,
 		size.format(figures["fanout_proxy_memory"+proxied][many]), duration.format(figures["fanout_proxy_rest_cpu"+proxied][many]),

@@ -24,7 +24,8 @@ const footprintServices = 20
 func footprintFamily() family {
 	libs := []string{ours, before, kratos, naming}
 	return family{
-		name: "footprint",
+		name:  "footprint",
+		quick: 1,
 		about: fmt.Sprintf("What one registration and the instances of %d services of 10 add to a process of their own; registry-etcd has a "+
 			"resolver for each, kratos and etcd naming are given one shared etcd client, which they leave to their users. Everything is as it "+
 			"comes, the loggers too: an etcd client's own takes 0.46 MB of heap, ours turns it off", footprintServices),

@@ -153,7 +153,7 @@ func measure(ctx context.Context, f family, quick bool, progress io.Writer) (all
 			for name, found := range v {
 				all[s.name][name] = append(all[s.name][name], found...)
 			}
-			fmt.Fprintf(progress, "  round %d of %d  %-14s %6.1f s\n", round+1, rounds, s.name, time.Since(begin).Seconds())
+			fmt.Fprintf(progress, "  %-14s round %d of %d  %-18s %6.1f s\n", f.name, round+1, rounds, s.name, time.Since(begin).Seconds())
 		}
 	}
 	return all, nil

@@ -133,3 +133,32 @@ func TestRowResults(t *testing.T) {
 		t.Errorf("the 99th percentile of five values is the greatest, got %v", p99)
 	}
 }
+
+// TestFleet: straight lines through 500 and 5,000, and nothing of the crowd between them.
+func TestFleet(t *testing.T) {
+	rf := reported{Rows: []reportedRow{
+		{Name: "fanout_conns", Unit: count, Sides: []result{
+			{Side: "direct × 500", Figure: 500}, {Side: "direct × 2000", Figure: 1}, {Side: "direct × 5000", Figure: 5000},
+			{Side: "gRPC proxy × 500", Figure: 1}, {Side: "gRPC proxy × 5000", Figure: 1}}},
+		{Name: "fanout_memory", Unit: size, Sides: []result{
+			{Side: "direct × 500", Figure: 100e6}, {Side: "direct × 5000", Figure: 550e6},
+			{Side: "gRPC proxy × 500", Figure: 50e6}, {Side: "gRPC proxy × 5000", Figure: 50e6}}},
+	}}
+	got := concludeFleet(rf)
+	for _, want := range []string{
+		"| connections | 500 | 5000 | 1 | 100000 |",
+		"| memory | 100 MB | 550 MB | 100 kB | 10.1 GB |", // 550 MB + 95,000 × 100 kB
+		"k = 20 proxies",
+		"| connections | 1 | 1 | 1 × 19 | 20 |",
+		"| memory | 50 MB | 50 MB | 100 kB × 19 | 51.9 MB |",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in:\n%s", want, got)
+		}
+	}
+	rf.Rows = rf.Rows[:1]
+	rf.Rows[0].Sides = rf.Rows[0].Sides[:1]
+	if got := concludeFleet(rf); got != "" {
+		t.Errorf("a line through one point:\n%s", got)
+	}
+}

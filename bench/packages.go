@@ -76,7 +76,8 @@ func codecFamily() family {
 		}}
 	}
 	return family{
-		name: "codec",
+		name:  "codec",
+		quick: 1,
 		about: "One record with three tags. Ours, as the package's own benchmark has it, checks besides that what it reads can be dialled, and " +
 			"writes the bytes that encoding/json writes, as sonic.ConfigStd does; sonic is with its defaults, which write tags in " +
 			"any order, and escape and check less",

@@ -5,10 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -31,7 +31,8 @@ type drawing struct {
 // file is where d is drawn, in the directory of the report.
 func (d drawing) file() string { return filepath.Join("plots", d.from+".svg") }
 
-// colors are the sides' in every plot; sides that have none get others. Lines of the color of another are dashed.
+// colors are the sides' in every plot; of sides that have none, the second half is dashed and
+// has the colors of the first.
 var colors = map[string]color.Color{
 	ours:    color.RGBA{R: 0x00, G: 0x5a, B: 0xb5, A: 0xff},
 	before:  color.RGBA{R: 0xdc, G: 0x32, B: 0x20, A: 0xff},
@@ -48,7 +49,30 @@ func (ticks) Ticks(least, greatest float64) []plot.Tick {
 	all := plot.DefaultTicks{}.Ticks(least, greatest)
 	for i, t := range all {
 		if !t.IsMinor() {
-			all[i].Label = strconv.FormatFloat(t.Value, 'f', -1, 64)
+			all[i].Label = trim(t.Value)
+		}
+	}
+	return all
+}
+
+// logTicks are those of a logarithmic axis: 1, 2, 5, 10, or powers of ten alone where there are many.
+type logTicks struct{}
+
+func (logTicks) Ticks(least, greatest float64) []plot.Tick {
+	labels := []int{1, 2, 5}
+	if greatest > 1000*least {
+		labels = labels[:1]
+	}
+	var all []plot.Tick
+	for power := math.Pow(10, math.Floor(math.Log10(least))); power <= greatest; power *= 10 {
+		for n := 1; n < 10; n++ {
+			t := plot.Tick{Value: float64(n) * power}
+			if slices.Contains(labels, n) {
+				t.Label = trim(t.Value)
+			}
+			if least <= t.Value && t.Value <= greatest {
+				all = append(all, t)
+			}
 		}
 	}
 	return all
@@ -56,7 +80,7 @@ func (ticks) Ticks(least, greatest float64) []plot.Tick {
 
 // wrapped breaks a title that is too long for the plot in two.
 func wrapped(title string) string {
-	const line = 75
+	const line = 60
 	if len(title) <= line {
 		return title
 	}
@@ -70,17 +94,15 @@ func wrapped(title string) string {
 func (d drawing) draw(dir string, all map[string]values) error {
 	p := plot.New()
 	p.Title.Text, p.Title.Padding = wrapped(d.title), 3*vg.Millimeter
-	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Millimeter
-	p.Legend.XOffs, p.Legend.YOffs = 3*vg.Millimeter, -3*vg.Millimeter
+	legend := plot.NewLegend()
+	legend.Top, legend.Left, legend.Padding = true, true, vg.Millimeter
 	unit := float64(time.Second)
 	p.X.Label.Text, p.Y.Label.Text = "seconds since the fault", "failed attempts in a trial so far"
 	p.X.Tick.Marker, p.Y.Tick.Marker = ticks{}, ticks{}
 	if d.each == "" {
 		unit = float64(time.Millisecond)
 		p.X.Label.Text, p.Y.Label.Text = "milliseconds, on a logarithmic axis", "share that is not slower"
-		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-		p.Legend.Top, p.Legend.Left, p.Legend.YOffs = false, false, 3*vg.Millimeter
-		p.Legend.XOffs = -5 * vg.Centimeter // between fast and slow
+		p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, logTicks{}
 	}
 	grid := plotter.NewGrid()
 	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{0xdd}, color.Gray{0xdd}
@@ -91,7 +113,9 @@ func (d drawing) draw(dir string, all map[string]values) error {
 			end = max(end, x/unit)
 		}
 	}
-	for i, s := range (row{from: cmp.Or(d.each, d.from)}).results(all) {
+	sides := (row{from: cmp.Or(d.each, d.from)}).results(all)
+	half := (len(sides) + 1) / 2
+	for i, s := range sides {
 		found := slices.Sorted(slices.Values(all[s.Side][d.from]))
 		line, err := plotter.NewLine(d.steps(found, unit, float64(s.Values), end))
 		if err != nil {
@@ -99,27 +123,29 @@ func (d drawing) draw(dir string, all map[string]values) error {
 		}
 		line.Width, line.Color = vg.Points(1.5), colors[s.Side]
 		if line.Color == nil {
-			line.Color, line.Dashes = plotutil.Color(i/2), plotutil.Dashes(i%2)
+			line.Color, line.Dashes = plotutil.Color(i%half), plotutil.Dashes(i/half)
 		}
 		if s.Side == nothing {
 			line.Dashes = plotutil.Dashes(1)
 		}
 		p.Add(line)
-		p.Legend.Add(s.Side, line)
+		legend.Add(s.Side, line)
 	}
 	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.05 // lines at the edges are seen
 	path := filepath.Join(dir, d.file())
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	canvas, err := draw.NewFormattedCanvas(18*vg.Centimeter, 10*vg.Centimeter, "svg")
+	const width, height, beside = 21 * vg.Centimeter, 10 * vg.Centimeter, 5 * vg.Centimeter
+	canvas, err := draw.NewFormattedCanvas(width, height, "svg")
 	if err != nil {
 		return err
 	}
 	page := draw.New(canvas)
 	page.SetColor(color.White) // dark pages show through otherwise
 	page.Fill(page.Rectangle.Path())
-	p.Draw(draw.Crop(page, 2*vg.Millimeter, -4*vg.Millimeter, 2*vg.Millimeter, -2*vg.Millimeter))
+	p.Draw(draw.Crop(page, 2*vg.Millimeter, -beside, 2*vg.Millimeter, -2*vg.Millimeter))
+	legend.Draw(draw.Crop(page, width-beside+4*vg.Millimeter, 0, 0, -vg.Centimeter))
 	file, err := os.Create(path)
 	if err != nil {
 		return err

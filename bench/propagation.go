@@ -15,7 +15,8 @@ const freshInstances = 1 << 20
 // propagationFamily is how long a new instance is unknown to a client that calls its service.
 func propagationFamily() family {
 	return family{
-		name: "propagation",
+		name:  "propagation",
+		quick: 2,
 		about: "From the beginning of the Put of a new instance until the next call can pick it: of a stock Kitex client for ours and " +
 			"registry-etcd; for the others, until the instance is on the library's own list; the floor is a raw watch. Instances come " +
 			"one at a time, 10 ms apart; registry-etcd's, which nobody can wait for, are spread over 5 s",

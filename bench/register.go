@@ -116,7 +116,8 @@ const manyAtOnce = 64
 // manyFamily is a process that registers thousands of instances, each turn in a new process.
 func manyFamily() family {
 	return family{
-		name: "many",
+		name:  "many",
+		quick: 2,
 		about: fmt.Sprintf("A process that registers 10,000 instances (1,000 in a quick run), %d at a time; the floor is as many transactions on "+
 			"one lease", manyAtOnce),
 		rows: []row{

@@ -30,8 +30,9 @@ const (
 // scaleFamily is a large service in which much changes, for processes with more and more clients of it.
 func scaleFamily(clients ...string) family {
 	return family{
-		name:  "scale",
-		quick: 1,
+		name:   "scale",
+		rounds: 3,
+		quick:  1,
 		about: fmt.Sprintf("A process whose Kitex clients share a Conn and call a service of %d of which %d "+
 			"change every second, %d to a transaction, for 30 s (3 s in a quick run). One of the clients has a balancer of its own, which measures; "+
 			"the others share one, as clients without a choice of their own do", scaleInstances, scaleRate, scaleBatch),

@@ -16,7 +16,8 @@ import (
 // steadyFamily is what clients cost etcd while nothing changes. Each client is as if in a process of its own.
 func steadyFamily(clients, n int) family {
 	return family{
-		name: "steady",
+		name:  "steady",
+		quick: 2,
 		about: fmt.Sprintf("What %d clients of a service of %d, a process each, ask of etcd while nothing changes: means over all of the turns, "+
 			"which are 20 s each, or 5 s in a quick run, and count on during those of the other side", clients, n),
 		rows: []row{
