@@ -66,15 +66,13 @@ func fanoutFamily(counts ...int) family {
 				}
 				n = b.pick(n, n/10)
 				for _, way := range []string{direct, proxied} {
-					sides = append(sides, side{crowdSide(way, n), func(ctx context.Context) (values, error) { return fanoutTurn(ctx, b, way, n) }})
+					sides = append(sides, side{fmt.Sprintf("%s × %d", way, n), func(ctx context.Context) (values, error) { return fanoutTurn(ctx, b, way, n) }})
 				}
 			}
 			return sides, nil
 		},
 	}
 }
-
-func crowdSide(way string, n int) string { return fmt.Sprintf("%s × %d", way, n) }
 
 // fanoutTurn has an etcd of its own, whose memory no other crowd has grown.
 func fanoutTurn(ctx context.Context, b *bench, way string, n int) (values, error) {
@@ -115,7 +113,7 @@ func fanoutTurn(ctx context.Context, b *bench, way string, n int) (values, error
 	if err != nil {
 		return nil, err
 	}
-	before, err := f.look()
+	from, err := f.look()
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +134,7 @@ func fanoutTurn(ctx context.Context, b *bench, way string, n int) (values, error
 	if err != nil {
 		return nil, err
 	}
-	changed := after.since(before)
+	changed := after.since(from)
 	v["fanout_conns"] = []float64{float64(after.etcd.sockets - empty.etcd.sockets)}
 	v["fanout_memory"] = []float64{after.etcd.memory}
 	if way == proxied {
