@@ -108,14 +108,18 @@ func TestGRPCProxy(t *testing.T) {
 	remove(t, cli, testService, "127.0.0.1:3")
 	mustDeregister(t, servers.Registry(), a, b)
 	see()
-	expiring := grant(t, cli, 60)
-	put(t, cli, testService, "127.0.0.1:4", clientv3.WithLease(expiring))
-	see("127.0.0.1:4")
-	if _, err := cli.Revoke(testContext(t), expiring); err != nil {
-		t.Fatal(err)
+	var expiring []clientv3.LeaseID
+	for _, addr := range []string{"127.0.0.1:4", "127.0.0.1:5"} {
+		expiring = append(expiring, grant(t, cli, 60))
+		put(t, cli, testService, addr, clientv3.WithLease(expiring[len(expiring)-1]))
 	}
-	put(t, cli, testService, "127.0.0.1:5")
 	see("127.0.0.1:4", "127.0.0.1:5")
+	for i, want := range [][]string{{"127.0.0.1:5"}, {"127.0.0.1:4", "127.0.0.1:5"}} {
+		if _, err := cli.Revoke(testContext(t), expiring[i]); err != nil {
+			t.Fatal(err)
+		}
+		see(want...)
+	}
 }
 
 // TestFaultGRPCProxyLongLease: the proxy renews a lease when a third of its TTL is over, and answers no earlier.
@@ -187,5 +191,30 @@ func TestFaultGRPCProxyDies(t *testing.T) {
 	waitRenewed(t, cli, lease)
 	if lost := events.count(EventLeaseLost) + events.count(EventRecordLost); lost != 0 {
 		t.Errorf("%d losses, want none", lost)
+	}
+}
+
+// TestFaultGRPCProxyNoLeader: the proxy says nothing of it, nor does a Conn behind it; changes arrive again afterwards.
+func TestFaultGRPCProxyNoLeader(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.WithMembers(3))
+	cli := etcdClient(t, cluster.Endpoints())
+	put(t, cli, testService, "127.0.0.1:1")
+	members := cluster.Members()
+	addr, _ := grpcProxy(t, []string{members[0].Endpoint()})
+	direct, proxied := newJournal(), newJournal()
+	without := connectTo(t, []string{members[0].Endpoint()}, WithEventHandler(direct.add))
+	behind := connectTo(t, []string{addr}, WithEventHandler(proxied.add))
+	await(t, without, testService, "127.0.0.1:1")
+	await(t, behind, testService, "127.0.0.1:1")
+	members[1].Kill()
+	members[2].Kill()
+	direct.wait(t, EventWatchLost, 1)
+	await(t, behind, testService, "127.0.0.1:1")
+	restart(t, cluster)
+	put(t, etcdClient(t, cluster.Endpoints()), testService, "127.0.0.1:2")
+	await(t, behind, testService, "127.0.0.1:1", "127.0.0.1:2")
+	if n := proxied.count(EventWatchLost); n != 0 {
+		t.Errorf("%d events %q behind the proxy: say so in docs/operations.md", n, EventWatchLost)
 	}
 }
