@@ -237,7 +237,11 @@ func joinCrowd(args []string) error {
 			return err
 		}
 		crowd[i-1] = conn.Resolver()
-		_, err = crowd[i-1].Resolve(b.ctx, fanoutService)
+		for time.Since(begin) < time.Minute { // on a busy machine 3 s may not do for a first look-up
+			if _, err = crowd[i-1].Resolve(b.ctx, fanoutService); err == nil {
+				return nil
+			}
+		}
 		return err
 	}); err != nil {
 		return err
