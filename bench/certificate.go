@@ -15,6 +15,7 @@ import (
 func certificateFamily() family {
 	return family{
 		name:  "certificate",
+		quick: 2,
 		about: "The certificate file that WithTLSOpt names holds no certificate, and WithAuthOpt gives a password; until 500 ms after the constructor has returned",
 		rows: []row{
 			{name: "certificate_taken", what: "constructors that return no error, of 1", unit: count, targets: []target{atMost(0)}},

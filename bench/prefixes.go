@@ -12,22 +12,27 @@ import (
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
-// prefixesFamily is a process with two connections to etcd that differ in their prefixes.
+// prefixesFamily is a process with connections to etcd that differ in their prefixes, or go to different clusters.
 func prefixesFamily() family {
 	const calls = 100
 	return family{
 		name:  "prefixes",
 		quick: 2,
-		about: "A process has two clients of a service, whose connections to etcd have different prefixes. Under each prefix stands one server",
+		about: "A process has three clients of a service: two whose connections to etcd have different prefixes, and one of another cluster. " +
+			"For each there is one server",
 		rows: []row{
-			{name: "prefixes_mixed", what: fmt.Sprintf("calls to the other prefix's server, of %d", 2*calls), unit: count, targets: []target{atMost(0)}},
+			{name: "prefixes_mixed", what: fmt.Sprintf("calls to a server that is another client's, of %d", 3*calls), unit: count,
+				targets: []target{atMost(0)}},
 		},
 		open: func(b *bench) ([]side, error) {
-			prefixes := []string{"bench-a", "bench-b"}
-			servers := make([]string, len(prefixes))
-			for i := range servers {
-				var err error
-				if servers[i], err = b.serve(); err != nil {
+			other, err := startEtcd()
+			if err != nil {
+				return nil, err
+			}
+			b.cleanup(other.close)
+			places := []place{{etcd: b.etcd, prefix: "bench-a"}, {etcd: b.etcd, prefix: "bench-b"}, {etcd: other, prefix: "bench-a"}}
+			for i := range places {
+				if places[i].server, err = b.serve(); err != nil {
 					return nil, err
 				}
 			}
@@ -35,16 +40,15 @@ func prefixesFamily() family {
 			return eachSide(func(ctx context.Context, lib string) (values, error) {
 				turns++
 				service := fmt.Sprintf("bench-prefixes-%d", turns)
-				var records []pair
-				for i, addr := range servers {
-					records = append(records, pair{prefixes[i] + "/" + service + "/" + addr, fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10}`, addr)})
-				}
-				if err := b.etcd.put(ctx, records); err != nil {
-					return nil, err
+				for _, p := range places {
+					record := pair{p.prefix + "/" + service + "/" + p.server, fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10}`, p.server)}
+					if err := p.etcd.put(ctx, []pair{record}); err != nil {
+						return nil, err
+					}
 				}
 				mixed := 0.0
-				for i, prefix := range prefixes {
-					cli, err := b.prefixClient(lib, prefix, service)
+				for _, p := range places {
+					cli, err := b.clientOf(lib, p, service)
 					if err != nil {
 						return nil, err
 					}
@@ -53,7 +57,7 @@ func prefixesFamily() family {
 						if err != nil {
 							return nil, err
 						}
-						if resp.Server != servers[i] {
+						if resp.Server != p.server {
 							mixed++
 						}
 					}
@@ -64,16 +68,23 @@ func prefixesFamily() family {
 	}
 }
 
-// prefixClient returns a client as a program has it, which shares what clients of a process share.
-func (b *bench) prefixClient(lib, prefix, service string) (hello.Client, error) {
+// place is where a client finds its service, and the only server that it may find.
+type place struct {
+	etcd           *etcdProcess
+	prefix, server string
+}
+
+// clientOf returns a client as a program has it, which shares what clients of a process share.
+func (b *bench) clientOf(lib string, p place, service string) (hello.Client, error) {
 	if lib == ours {
-		conn, err := b.connect(etcd.WithEtcdServicePrefix(prefix))
+		conn, err := etcd.Connect(p.etcd.endpoints, etcd.WithEtcdServicePrefix(p.prefix))
 		if err != nil {
 			return nil, err
 		}
+		b.cleanup(func() { _ = conn.Close() })
 		return hello.NewClient(service, conn.ClientOptions()...)
 	}
-	r, err := old.NewEtcdResolver(b.etcd.endpoints, quietly, old.WithEtcdServicePrefix(prefix))
+	r, err := old.NewEtcdResolver(p.etcd.endpoints, quietly, old.WithEtcdServicePrefix(p.prefix))
 	if err != nil {
 		return nil, err
 	}
