@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/registry"
@@ -81,7 +81,7 @@ func (b *bench) race(ctx context.Context, lib, service, addr string, observe tim
 	if err := r.Register(info); err != nil {
 		return err
 	}
-	begun.await()
+	begun.armed.Store(true)
 	if _, err := b.etcd.client.Delete(ctx, kitexRecord(service, addr).key); err != nil {
 		return err
 	}
@@ -98,27 +98,16 @@ func (b *bench) race(ctx context.Context, lib, service, addr string, observe tim
 	return r.Deregister(info)
 }
 
-// repairBegins tells when a process asks etcd for a lease or a transaction again.
+// repairBegins tells when a process asks etcd for a lease or a transaction, once it is armed.
 type repairBegins struct {
-	mu      sync.Mutex
-	awaited bool
-	begun   chan struct{}
-}
-
-func (r *repairBegins) await() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.awaited = true
+	armed atomic.Bool
+	begun chan struct{}
 }
 
 func (r *repairBegins) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	if info.FullMethodName == "/etcdserverpb.Lease/LeaseGrant" || info.FullMethodName == "/etcdserverpb.KV/Txn" {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if r.awaited {
-			r.awaited = false
-			close(r.begun)
-		}
+	asks := info.FullMethodName == "/etcdserverpb.Lease/LeaseGrant" || info.FullMethodName == "/etcdserverpb.KV/Txn"
+	if asks && r.armed.CompareAndSwap(true, false) {
+		close(r.begun)
 	}
 	return ctx
 }
@@ -155,7 +144,7 @@ func misuseFamily() family {
 				if err := r.Deregister(info); err != nil {
 					return nil, err
 				}
-				if err := pause(ctx, 100*time.Millisecond); err != nil { // the first one is over for all that run
+				if err := pause(ctx, 100*time.Millisecond); err != nil { // the goroutine that looks after the record has ended
 					return nil, err
 				}
 				v["misuse_twice"] = []float64{deregisterTime(r, info, limit)}

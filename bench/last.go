@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -33,9 +34,8 @@ func lastFamily() family {
 }
 
 func lastTrial(ctx context.Context, b *bench, lib, server string, i int, limit time.Duration) (values, error) {
-	addr := address(i)
-	service := "bench-last-" + addr[:len(addr)-len(":8888")]
-	r, info, err := b.registered(lib, service, addr)
+	service := fmt.Sprintf("bench-last-%d", i)
+	r, info, err := b.registered(lib, service, address(i))
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,6 @@ import (
 // An outage is etcd away for a while.
 type outage struct {
 	name  string
-	about string
 	wiped bool // it comes back empty
 	limit time.Duration
 }
@@ -28,22 +27,24 @@ const outlived = 75 * time.Second
 
 func outageFamilies() []family {
 	return []family{
-		outage{name: "outage", about: "etcd is away", limit: 3 * time.Second}.family(),
-		outage{name: "rebuilt", about: "etcd is away and comes back without its data", wiped: true, limit: 30 * time.Second}.family(),
+		outage{name: "outage", limit: 3 * time.Second}.family(),
+		outage{name: "rebuilt", wiped: true, limit: 30 * time.Second}.family(),
 	}
 }
 
 func (o outage) family() family {
-	registered := "until a server that runs is registered again"
-	if !o.wiped {
+	registered, without := "until a server that runs is registered again", ""
+	if o.wiped {
+		without = " and comes back without its data"
+	} else {
 		registered += fmt.Sprintf(", and still is after %s (not looked for in a quick run): a lease that nobody keeps outlives the outage by "+
 			"all of its life, which is 60 s for registry-etcd", duration.format(float64(outlived)))
 	}
 	return family{
 		name:   o.name,
 		rounds: 1,
-		about: fmt.Sprintf("%s for 90 s (5 s in a quick run), with %d calls per second through a Kitex client. Times are from when it serves "+
-			"again; %s means not within that time", o.about, callsPerSecond, duration.format(float64(enough))),
+		about: fmt.Sprintf("etcd is away for 90 s (5 s in a quick run)%s, with %d calls per second through a Kitex client. Times are from when "+
+			"it serves again; %s means not within that time", without, callsPerSecond, duration.format(float64(enough))),
 		rows: []row{
 			{name: o.name + "_resolved", what: "until Resolve tells of an instance that is new since then", unit: duration,
 				targets: []target{atMost(float64(o.limit))}},
@@ -74,9 +75,12 @@ func (o outage) turn(ctx context.Context, b *bench, lib, server string) (values,
 		}
 		keys = append(keys, key)
 	}
-	a, err := b.ask(ctx, lib, service)
-	if err != nil {
-		return nil, err
+	askers := make([]*asker, len(keys))
+	for i := range askers {
+		var err error
+		if askers[i], err = b.ask(ctx, lib, service); err != nil {
+			return nil, err
+		}
 	}
 	t, err := b.startTraffic(ctx, lib, service, callerOptions{server: server, balancer: loadbalance.NewWeightedBalancer()})
 	if err != nil {
@@ -105,22 +109,24 @@ func (o outage) turn(ctx context.Context, b *bench, lib, server string) (values,
 	if !o.wiped && !b.quick {
 		hold = outlived
 	}
-	var resolved float64
-	registered := make([]float64, len(keys))
-	var all sync.WaitGroup
-	all.Go(func() { resolved = within(ctx, begin, enough, func() bool { return a.tells(fresh) }) })
-	for i, key := range keys {
-		all.Go(func() { registered[i] = b.registeredAgain(ctx, key, begin, hold) })
+	v, err := beside(len(keys), func(i int) (values, error) {
+		var all sync.WaitGroup
+		var resolved, registered float64
+		all.Go(func() { resolved = within(ctx, begin, enough, func() bool { return askers[i].tells(fresh) }) })
+		all.Go(func() { registered = b.registeredAgain(ctx, keys[i], begin, hold) })
+		all.Wait()
+		return values{o.name + "_resolved": {resolved}, o.name + "_registered": {registered}}, ctx.Err()
+	})
+	if err != nil {
+		return nil, err
 	}
-	all.Wait()
+	for _, a := range askers {
+		v[o.name+"_blocked"] = append(v[o.name+"_blocked"], float64(a.blocked()))
+	}
 	t.stop()
 	_, failed := t.since(begin)
-	return values{
-		o.name + "_resolved":   {resolved},
-		o.name + "_blocked":    {float64(a.blocked())},
-		o.name + "_calls":      {float64(failed)},
-		o.name + "_registered": registered,
-	}, ctx.Err()
+	v[o.name+"_calls"] = []float64{float64(failed)}
+	return v, nil
 }
 
 // registeredAgain returns when, after begin, a record came to stand that still does after hold.

@@ -72,10 +72,12 @@ func (b *bench) secure() error {
 	if _, err := c.AuthEnable(b.ctx); err != nil {
 		return err
 	}
-	c.Close()
-	var err error
-	b.etcd.client, err = clientv3.New(clientv3.Config{Endpoints: b.etcd.endpoints, Logger: zap.NewNop(), Username: "root", Password: "root"})
-	return err
+	root, err := clientv3.New(clientv3.Config{Endpoints: b.etcd.endpoints, Logger: zap.NewNop(), Username: "root", Password: "root"})
+	if err != nil {
+		return err
+	}
+	b.etcd.client = root
+	return c.Close()
 }
 
 // underTokens is a service of one library that is called and changes.

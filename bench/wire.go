@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 )
 
 // wireFamily is what a look-up costs the network.
@@ -41,7 +40,7 @@ func wireFamily(sizes ...int) family {
 			b.etcd.endpoints = direct
 			sides = append(sides, side{p.name, func(context.Context) (values, error) {
 				v := make(values)
-				for n, find := range maps.All(finds) {
+				for n, find := range finds {
 					begin := px.bytes.Load()
 					if _, err := find(); err != nil {
 						return nil, err
