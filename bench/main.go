@@ -57,7 +57,7 @@ var families = append([]family{
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest
 // come first.
-var patient = []string{"rebuilt", "outage", "kill", "hang", "repair", "idle", "clusters", "token"}
+var patient = []string{"outage", "rebuilt", "kill", "hang", "repair", "idle", "clusters", "token"}
 
 func main() {
 	runChild()
