@@ -15,8 +15,8 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 	old "github.com/kitex-contrib/registry-etcd"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 

@@ -24,8 +24,8 @@ import (
 	old "github.com/kitex-contrib/registry-etcd"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 

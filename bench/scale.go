@@ -16,7 +16,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/loadbalance"
 	"github.com/cloudwego/kitex/pkg/remote/trans/netpoll"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/cloudwego/kitex/server"
 	old "github.com/kitex-contrib/registry-etcd"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 

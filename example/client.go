@@ -9,10 +9,10 @@ import (
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/client/streamclient"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb/ticker"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb"
+	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb/ticker"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 

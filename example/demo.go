@@ -8,8 +8,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/api/hello"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb/ticker"
+	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
+	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb/ticker"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 )
 

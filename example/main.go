@@ -1,16 +1,11 @@
-// Example is the whole way from an IDL to a call through etcd.
+// Example is a show of what servers and clients in etcd do. What to copy is in the folders beside it: plain, multi,
+// streaming, chain.
 //
 //	go run ./example [-etcd host:port,...]
 //
 // starts three servers of Hello and one of Ticker, each a process of its own, and calls them without a pause while one
 // server is stopped and another started. It shows what stands in etcd meanwhile, and sums up. The etcd is an embedded
-// one, or, with -etcd, yours.
-//
-// server.go and client.go are what a service would copy; generate.go is where their constructors come from; demo.go
-// is only the show. The servers also run alone, in as many terminals as you like, until Ctrl-C:
-//
-//	go run ./example -etcd host:port hello-1
-//	go run ./example -etcd host:port ticker-1
+// one, or, with -etcd, yours. The services are those of plain and streaming.
 package main
 
 import (

@@ -66,7 +66,7 @@ func read(t *testing.T, file string) string {
 	return string(data)
 }
 
-// The README's programs compile, against the example's generated code.
+// The README's programs compile, against the generated code of the plain example.
 func TestReadmePrograms(t *testing.T) {
 	t.Parallel()
 	programs := goBlocks(t, readme, true)
@@ -74,14 +74,14 @@ func TestReadmePrograms(t *testing.T) {
 		t.Fatalf("the README has %d programs, want a server and a client", len(programs))
 	}
 	for _, program := range programs {
-		build(t, strings.ReplaceAll(program, "example.com/greeter/", "github.com/kitex-contrib/kitex-etcd/example/"))
+		build(t, strings.ReplaceAll(program, "example.com/greeter/", "github.com/kitex-contrib/kitex-etcd/example/plain/"))
 	}
 }
 
 // The README shows what the generator writes.
 func TestReadmeGenerated(t *testing.T) {
 	t.Parallel()
-	for _, file := range []string{"kitex_gen/api/hello/with_etcd.go", "kitex_gen/pb/ticker/with_etcd.go"} {
+	for _, file := range []string{"plain/kitex_gen/api/hello/with_etcd.go", "streaming/kitex_gen/pb/ticker/with_etcd.go"} {
 		for _, line := range regexp.MustCompile(`(?m)^(?:const \w+ = ".*"|func .*\))`).FindAllString(read(t, file), -1) {
 			line = strings.NewReplacer("Ticker", "Hello", "pb.", "api.").Replace(line)
 			if !strings.Contains(read(t, readme), line) {
@@ -126,8 +126,8 @@ import (
 	"github.com/cloudwego/kitex/server"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb"
-	"github.com/kitex-contrib/kitex-etcd/example/kitex_gen/pb/ticker"
+	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb"
+	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb/ticker"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_combined/kitex_gen/api/combineservice"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
