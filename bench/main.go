@@ -2,7 +2,7 @@
 // the least that the work can cost. It starts an etcd of its own.
 //
 //	go run .                 all rows, and the report: REPORT.md and plots
-//	go run . -quick          all rows with less work, no report
+//	go run . -quick          all rows with less work, six minutes on two cores, no report
 //	go run . -only resolve   the families whose names begin with resolve; -list prints the names
 //	go run . -json           the figures as JSON on stdout
 //	go run . -o DIR          the report of whatever was measured, into DIR
@@ -115,7 +115,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	measure := func(which []int) func(int) error {
+	of := func(which []int) func(int) error {
 		return func(n int) (err error) {
 			f := chosen[which[n-1]]
 			fmt.Fprintf(stderr, "%s: %s\n", f.name, f.about)
@@ -127,10 +127,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		}
 	}
 	begin := time.Now()
-	if err := atOnce(1, len(alone), measure(alone)); err != nil {
+	if err := atOnce(1, len(alone), of(alone)); err != nil {
 		return err
 	}
-	if err := atOnce(3, len(waiting), measure(waiting)); err != nil {
+	if err := atOnce(3, len(waiting), of(waiting)); err != nil {
 		return err
 	}
 	r.Took = time.Since(begin).Round(time.Second).String()

@@ -134,6 +134,14 @@ func TestRowResults(t *testing.T) {
 	}
 }
 
+func TestPatient(t *testing.T) {
+	for _, name := range patient {
+		if !slices.ContainsFunc(families, func(f family) bool { return f.name == name }) {
+			t.Errorf("there is no family %q", name)
+		}
+	}
+}
+
 // TestFleet: straight lines through 500 and 5,000, and nothing of the crowd between them.
 func TestFleet(t *testing.T) {
 	rf := reported{Rows: []reportedRow{
