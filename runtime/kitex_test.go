@@ -196,6 +196,9 @@ func awaitEmpty(t testing.TB, cli hello.Client) {
 					t.Errorf("the error does not say %q: %v", part, err)
 				}
 			}
+			if strings.Contains(err.Error(), "%!") {
+				t.Errorf("the error is malformed: %v", err)
+			}
 			return
 		}
 		if time.Now().After(deadline) {

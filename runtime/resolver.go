@@ -123,9 +123,20 @@ func (d *directory) explainEmpty(next endpoint.Endpoint) endpoint.Endpoint {
 		if s == nil {
 			return err
 		}
-		return fmt.Errorf("%w; %s", err, s.describeEmpty())
+		// Kitex's text for a call that had no attempt shows a nil error in the form of a mistaken format.
+		what := strings.TrimSuffix(err.Error(), ": last error: %!w(<nil>)")
+		return &emptyError{what + "; " + s.describeEmpty(), err}
 	}
 }
+
+// emptyError is Kitex's error in other words.
+type emptyError struct {
+	text string
+	err  error
+}
+
+func (e *emptyError) Error() string { return e.text }
+func (e *emptyError) Unwrap() error { return e.err }
 
 func (s *service) describeEmpty() string {
 	snap := s.snapshot()
