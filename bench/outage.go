@@ -48,7 +48,7 @@ func (o outage) family() family {
 		rows: []row{
 			{name: o.name + "_resolved", what: "until Resolve tells of an instance that is new since then", unit: duration,
 				targets: []target{atMost(float64(o.limit))}},
-			{name: o.name + "_blocked", what: "the longest Resolve of a resolver since the beginning", unit: duration,
+			{name: o.name + "_blocked", what: "the longest Resolve of all since the beginning", unit: duration, quantile: 1,
 				targets: []target{atMost(float64(10 * time.Millisecond))}},
 			{name: o.name + "_calls", what: "failed calls since the beginning", unit: count, targets: []target{atMost(0)}},
 			{name: o.name + "_registered", what: registered, unit: duration, targets: []target{atMost(float64(o.limit))}},
