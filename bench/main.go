@@ -14,6 +14,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -102,6 +103,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 
 	r := newReport(args)
 	found := make([]map[string]values, len(chosen))
+	failures := make([]error, len(chosen))
 	var alone, waiting []int
 	for i, f := range chosen {
 		if !slices.Contains(patient, f.name) {
@@ -113,17 +115,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			waiting = append(waiting, i)
 		}
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	// A family that fails is said to have failed; the others are measured nevertheless.
 	of := func(which []int) func(int) error {
-		return func(n int) (err error) {
-			f := chosen[which[n-1]]
+		return func(n int) error {
+			i := which[n-1]
+			f := chosen[i]
 			fmt.Fprintf(stderr, "%s: %s\n", f.name, f.about)
-			if found[which[n-1]], err = measureApart(ctx, f, *quick); err != nil {
-				cancel() // of those beside it
-				return fmt.Errorf("%s: %w", f.name, err)
+			var err error
+			if found[i], err = measureApart(ctx, f, *quick); err != nil {
+				failures[i] = fmt.Errorf("%s: %w", f.name, err)
 			}
-			return nil
+			return ctx.Err()
 		}
 	}
 	begin := time.Now()
@@ -135,8 +137,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	r.Took = time.Since(begin).Round(time.Second).String()
 	for i, f := range chosen {
-		r.add(f, found[i])
+		r.add(f, found[i], failures[i])
 	}
+	failed := errors.Join(failures...)
 	if *dir != "" {
 		if err := r.write(*dir); err != nil {
 			return err
@@ -145,9 +148,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if *asJSON {
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(r)
+		return errors.Join(failed, enc.Encode(r))
 	}
-	return r.print(stdout)
+	return errors.Join(failed, r.print(stdout))
 }
 
 // quieten keeps the libraries' logs out of the figures and the progress, and has testing.Benchmark take short runs.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,7 +28,7 @@ func TestResolve(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newReport(nil)
-	r.add(f, all)
+	r.add(f, all, nil)
 	var table bytes.Buffer
 	if err := r.print(&table); err != nil {
 		t.Fatal(err)
@@ -41,6 +42,15 @@ func TestResolve(t *testing.T) {
 	}
 	if allocs, ok := r.Families[0].Rows[1].figure(ours); !ok || allocs != 0 {
 		t.Errorf("Resolve allocates %v times (measured: %v), want 0", allocs, ok)
+	}
+}
+
+// TestFailed: what could not be measured is in the report, and in the way of nothing else.
+func TestFailed(t *testing.T) {
+	r := newReport(nil)
+	r.add(resolveFamily(3), nil, errors.New("no etcd"))
+	if text := r.markdown(); !strings.Contains(text, "## resolve") || !strings.Contains(text, "FAILED: no etcd") {
+		t.Errorf("the report does not say that resolve failed:\n%s", text)
 	}
 }
 

@@ -63,6 +63,7 @@ func propagationSide(b *bench, p peer, server string) (side, error) {
 	if _, err := pr.caller.call(b.ctx); err != nil {
 		return side{}, err
 	}
+	b.keepCalling(pr.caller)
 	if p.name == before {
 		return side{p.name, pr.slowTurn}, nil
 	}

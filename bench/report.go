@@ -24,9 +24,10 @@ type report struct {
 }
 
 type reported struct {
-	Name  string        `json:"name"`
-	About string        `json:"about"`
-	Rows  []reportedRow `json:"rows"`
+	Name   string        `json:"name"`
+	About  string        `json:"about"`
+	Failed string        `json:"failed,omitempty"` // why there are no figures
+	Rows   []reportedRow `json:"rows"`
 
 	values     map[string]values
 	plot       *drawing
@@ -58,8 +59,13 @@ func newReport(args []string) *report {
 	}
 }
 
-func (r *report) add(f family, all map[string]values) {
+func (r *report) add(f family, all map[string]values, failure error) {
 	rf := reported{Name: f.name, About: f.about, values: all, plot: f.plot}
+	if failure != nil {
+		rf.Failed, rf.plot = failure.Error(), nil
+		r.Families = append(r.Families, rf)
+		return
+	}
 	for _, row := range f.rows {
 		rr := reportedRow{Name: row.name, What: row.what, Unit: row.unit, Sides: row.results(all)}
 		for _, t := range row.targets {
@@ -214,7 +220,12 @@ that watch begin, is not counted. Absolute times are this machine's: what counts
 
 // markdown has a line for each row and a column for each side.
 func (f reported) markdown(b *strings.Builder) {
-	fmt.Fprintf(b, "\n## %s\n\n%s.\n\n|", f.Name, f.About)
+	fmt.Fprintf(b, "\n## %s\n\n%s.\n\n", f.Name, f.About)
+	if f.Failed != "" {
+		fmt.Fprintf(b, "It FAILED: %s\n", f.Failed)
+		return
+	}
+	b.WriteString("|")
 	var sides []string
 	for _, row := range f.Rows {
 		for _, s := range row.Sides {
