@@ -295,15 +295,17 @@ func (w *watcher) nextDuty() time.Time {
 // A change alone is published at once. Changes that keep coming are published together, at growing distances: a
 // thousand in a tenth of a second are a handful of lists, each of which makes every client build a picker. The least
 // distance is about what etcd needs for two writes, one after the other: these still go out one by one. A distance is
-// never less than what building the pickers took, so that this takes no more than half of the time.
+// never less than what building the pickers took, so that this takes no more than half of the time. Changes that keep
+// coming slower than crowd apart are no reason for a distance: one that a burst left behind would stay for ever.
 const (
 	minGap = 250 * time.Microsecond
 	maxGap = 32 * time.Millisecond
+	crowd  = 4 * time.Millisecond
 )
 
 // publish makes the list as it is now the snapshot, and has the pickers built.
 func (w *watcher) publish(now time.Time) {
-	if w.responses > 1 {
+	if w.responses > 1 && now.Sub(w.published) < time.Duration(w.responses)*crowd {
 		w.gap = min(2*w.gap, maxGap)
 	} else {
 		w.gap = max(w.gap/2, minGap)

@@ -62,6 +62,19 @@ func TestPublicationsArePaced(t *testing.T) {
 		if n := len(s.snapshot().instances); n != 1000 {
 			t.Errorf("%d instances, want 1000", n)
 		}
+		// The pace of the burst does not outlive it, although changes go on.
+		for i := range 30 {
+			change(2000 + i)
+			pass(10 * time.Millisecond)
+		}
+		published = 0
+		for i := range 20 {
+			change(3000 + i)
+			if published != i+1 {
+				t.Fatalf("change %d after the burst was not published at once", i)
+			}
+			pass(10 * time.Millisecond)
+		}
 		pass(time.Second)
 		published = 0
 		change(5000)
