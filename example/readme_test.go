@@ -210,6 +210,28 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
+// The figures that the documents show beside the names of the report's rows are the report's.
+func TestFigures(t *testing.T) {
+	t.Parallel()
+	report := read(t, "../bench/REPORT.md")
+	found := 0
+	for _, file := range documents(t, readme, chinese) {
+		for _, m := range regexp.MustCompile("(?m)^\\|.*`([a-z]+_[a-z0-9_*]+)`[)）] \\| (.*) \\|$").FindAllStringSubmatch(read(t, file), -1) {
+			found++
+			row := regexp.MustCompile("(?m)^.*`" + strings.ReplaceAll(m[1], "*", "[a-z]+") + "` .*$")
+			rows := strings.Join(row.FindAllString(report, -1), "\n")
+			for _, figure := range regexp.MustCompile(`\d[\d.,]*( [a-zµ][A-Za-z/]*\b)?`).FindAllString(m[2], -1) {
+				if figure = strings.TrimSuffix(strings.ReplaceAll(figure, " within", ""), ","); !strings.Contains(rows, figure) {
+					t.Errorf("%s: the report's %s does not say %q", file, m[1], figure)
+				}
+			}
+		}
+	}
+	if found < 16 {
+		t.Errorf("%d rows were found", found)
+	}
+}
+
 // The YAML and the JSON in the documents are such.
 func TestDataInDocuments(t *testing.T) {
 	t.Parallel()
