@@ -311,9 +311,10 @@ func (w *watcher) publish(now time.Time) {
 		w.gap = max(w.gap/2, minGap)
 	}
 	w.responses = 0
+	begin := time.Now() // now may be from before a question to etcd
 	defer func() {
 		w.published = time.Now()
-		w.gap = max(w.gap, w.published.Sub(now))
+		w.gap = max(w.gap, w.published.Sub(begin))
 	}()
 	list, differs := w.roster.publish()
 	if !differs && w.snapshot().phase == current {

@@ -75,6 +75,18 @@ func TestPublicationsArePaced(t *testing.T) {
 			}
 			pass(10 * time.Millisecond)
 		}
+		// The time that etcd took to say why the last instance went is none of the pickers'.
+		pass(time.Second)
+		asked := time.Now()
+		time.Sleep(2 * time.Second)
+		w.responses++
+		w.publish(asked)
+		pass(time.Millisecond)
+		published = 0
+		change(4000)
+		if published != 1 {
+			t.Error("the change after a slow answer of etcd was not published at once")
+		}
 		pass(time.Second)
 		published = 0
 		change(5000)
