@@ -31,7 +31,7 @@ func callHello(ctx context.Context, conn *etcd.Conn, done func(server string, er
 		} else {
 			done(resp.Server, nil)
 		}
-		time.Sleep(5 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond) // the rate of calls that the show wants
 	}
 	return nil
 }

@@ -105,8 +105,7 @@ func TestFaultAuthTokensExpire(t *testing.T) {
 			mustRegister(t, servers.Registry(), serverInfo("Hello", "127.0.0.1:1"))
 			await(t, clients, "Hello", "127.0.0.1:1")
 			for i := range lives {
-				// Nobody tells that a token expired: only time does.
-				time.Sleep(tokenTTL + 200*time.Millisecond)
+				time.Sleep(tokenTTL + 200*time.Millisecond) // nobody tells that a token expired: only time does
 				put(t, root, "Hello", "127.0.0.1:2")
 				await(t, clients, "Hello", "127.0.0.1:1", "127.0.0.1:2")
 				remove(t, root, "Hello", "127.0.0.1:2")

@@ -16,7 +16,6 @@ var (
 	errDeleted    = errors.New("the key was deleted")
 	errUnlisted   = errors.New("the key is not among those of the lease")
 	errWatchEnded = errors.New("the watch ended")
-	errNotYet     = errors.New("etcd did not answer when the server began")
 )
 
 // observe asks for the lease and the keys under it. It is the belt to the watches' braces.

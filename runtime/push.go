@@ -65,7 +65,7 @@ func (r settledResolver) Resolve(ctx context.Context, desc string) (discovery.Re
 func (k *pickerKey) refresh() {
 	target := rpcinfo.NewEndpointInfo(k.service.name, "", nil, nil)
 	if k.balancer != "" {
-		target = rpcinfo.NewEndpointInfo(k.service.name, "", nil, map[string]string{balancerTag: k.desc})
+		target = rpcinfo.NewEndpointInfo(k.service.name, "", nil, map[string]string{balancerTag: joinTarget(k.service.name, k.balancer)})
 	}
 	k.guard(func() {
 		if b, err := k.push.factory.Get(context.Background(), target); err == nil {
@@ -164,7 +164,7 @@ func (p *pushBalancer) open(cacheKey string) (*pickerKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &pickerKey{push: p, service: s, balancer: id, desc: desc, cacheKey: cacheKey}
+	k := &pickerKey{push: p, service: s, balancer: id, cacheKey: cacheKey}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if other := p.enter(k); other != nil {
@@ -218,8 +218,7 @@ type pickerKey struct {
 	push     *pushBalancer
 	service  *service
 	balancer string // id of the client's own, or empty
-	desc     string // of the target
-	cacheKey string // what Kitex makes of desc
+	cacheKey string // what Kitex makes of the target's description
 	inner    loadbalance.Loadbalancer
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
 

@@ -227,6 +227,9 @@ func (r *registrar) expireCalls() {
 	}
 }
 
+// errNotYet is why a record does not stand that nobody took away.
+var errNotYet = errors.New("etcd did not answer when the server began")
+
 // late ends a Register in the background, which the registrar goes on with.
 func (r *registrar) late(reg *registration, cause error) {
 	for _, e := range reg.entries {

@@ -100,8 +100,8 @@ func call(ctx context.Context, conn *etcd.Conn) error {
 	}
 	for _, call := range []func() (string, error){echo, talk} {
 		answer, err := call()
-		for err != nil && ctx.Err() == nil { // Kitex registers a second after it listens
-			time.Sleep(50 * time.Millisecond)
+		for err != nil && ctx.Err() == nil {
+			time.Sleep(50 * time.Millisecond) // Kitex registers a second after it listens: tried until then
 			answer, err = call()
 		}
 		if err != nil {
