@@ -158,21 +158,13 @@ func (f fault) family() family {
 		},
 		plot: &drawing{title: "Failed attempts: " + f.about, from: f.name + "_times", each: f.name + "_attempts"},
 		open: func(b *bench) ([]side, error) {
-			var sides []side
-			for _, lib := range []string{ours, before} {
-				turns := 0
-				sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
-					turns++
-					n := f.atOnce
-					if b.quick {
-						n = 1
-					}
-					return beside(n, func(i int) (values, error) {
-						return f.trial(ctx, b, lib, fmt.Sprintf("bench-%s-%s-%d-%d", f.name, lib, turns, i))
-					})
-				}})
-			}
-			return sides, nil
+			turns := 0
+			return eachSide(func(ctx context.Context, lib string) (values, error) {
+				turns++
+				return beside(b.pick(f.atOnce, 1), func(i int) (values, error) {
+					return f.trial(ctx, b, lib, fmt.Sprintf("bench-%s-%d-%d", f.name, turns, i))
+				})
+			}), nil
 		},
 	}
 }

@@ -69,11 +69,10 @@ func (o outage) turn(ctx context.Context, b *bench, lib, server string) (values,
 	service := "bench-" + o.name + "-" + lib
 	var keys []string
 	for i := range 5 {
-		key, err := b.register(ctx, lib, service, address(i))
-		if err != nil {
+		if _, _, err := b.registered(lib, service, address(i)); err != nil {
 			return nil, err
 		}
-		keys = append(keys, key)
+		keys = append(keys, kitexRecord(service, address(i)).key)
 	}
 	askers := make([]*asker, len(keys))
 	for i := range askers {

@@ -75,12 +75,6 @@ func (b *bench) registered(lib, service, addr string) (registry.Registry, *regis
 	return r, info, r.Register(info)
 }
 
-// register registers and returns the record's key.
-func (b *bench) register(_ context.Context, lib, service, addr string) (key string, err error) {
-	_, _, err = b.registered(lib, service, addr)
-	return kitexRecord(service, addr).key, err
-}
-
 // registry returns one of lib as a process of its own has it, with an etcd client that change, which may be nil, has changed.
 func (b *bench) registry(lib string, change func(*clientv3.Config)) (registry.Registry, error) {
 	mine, theirs := configured(change)

@@ -44,10 +44,11 @@ type reportedRow struct {
 
 // verdict is a target and what came of it.
 type verdict struct {
-	Target string  `json:"target"`
-	Limit  float64 `json:"limit"`
-	Figure float64 `json:"figure"`
-	Met    bool    `json:"met"`
+	Target   string  `json:"target"`
+	Limit    float64 `json:"limit"`
+	Figure   float64 `json:"figure"`
+	Measured bool    `json:"measured"`
+	Met      bool    `json:"met"`
 }
 
 func newReport(args []string) *report {
@@ -61,11 +62,6 @@ func newReport(args []string) *report {
 
 func (r *report) add(f family, all map[string]values, failure error) {
 	rf := reported{Name: f.name, About: f.about, values: all, plot: f.plot}
-	if failure != nil {
-		rf.Failed, rf.plot = failure.Error(), nil
-		r.Families = append(r.Families, rf)
-		return
-	}
 	for _, row := range f.rows {
 		rr := reportedRow{Name: row.name, What: row.what, Unit: row.unit, Sides: row.results(all)}
 		for _, t := range row.targets {
@@ -73,7 +69,10 @@ func (r *report) add(f family, all map[string]values, failure error) {
 		}
 		rf.Rows = append(rf.Rows, rr)
 	}
-	if f.conclude != nil {
+	switch {
+	case failure != nil:
+		rf.Failed = failure.Error() // its targets are not met
+	case f.conclude != nil:
 		rf.conclusion = f.conclude(rf)
 	}
 	r.Families = append(r.Families, rf)
@@ -101,14 +100,16 @@ func (rr reportedRow) judge(t target) verdict {
 			v.Target += " + " + rr.Unit.format(t.plus)
 		}
 	}
-	figure, ok := rr.figure(ours)
-	v.Figure, v.Met = figure, ok && figure <= v.Limit
+	v.Figure, v.Measured = rr.figure(ours)
+	v.Met = v.Measured && v.Figure <= v.Limit
 	return v
 }
 
 // describe says whether the target was met, or by how much it was not.
 func (v verdict) describe(u unit) string {
 	switch {
+	case !v.Measured:
+		return "NOT met: it was not measured"
 	case v.Met:
 		return fmt.Sprintf("met: %s", u.format(v.Figure))
 	case v.Limit == 0:
@@ -170,7 +171,7 @@ func (r *report) write(dir string) error {
 		return err
 	}
 	for _, f := range r.Families {
-		if f.plot == nil {
+		if f.plot == nil || f.Failed != "" {
 			continue
 		}
 		if err := f.plot.draw(dir, f.values); err != nil {

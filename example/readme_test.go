@@ -230,6 +230,17 @@ func TestFigures(t *testing.T) {
 	if found < 16 {
 		t.Errorf("%d rows were found", found)
 	}
+	_, sizing, _ := strings.Cut(read(t, "../docs/operations.md"), "\n### Sizing etcd for a fleet\n")
+	sizing, _, _ = strings.Cut(sizing, "\n## ")
+	figures := regexp.MustCompile(`\d[\d.]* (ns|µs|ms|s|B|kB|MB|GB)\b`).FindAllString(sizing, -1)
+	for _, figure := range figures {
+		if !strings.Contains(report, " "+figure) && figure != "30 s" {
+			t.Errorf("operations.md: the report does not say %q", figure)
+		}
+	}
+	if len(figures) < 18 {
+		t.Errorf("%d figures of sizing were found", len(figures))
+	}
 }
 
 // The YAML and the JSON in the documents are such.
