@@ -99,7 +99,7 @@ func codecFamily() family {
 }
 
 func codecTurn(ctx context.Context) (values, error) {
-	found, err := goBench(ctx, "./runtime", "BenchmarkRecord", "200ms")
+	found, err := goBench(ctx, "./runtime/internal/record", "BenchmarkRecord", "200ms")
 	if err != nil {
 		return nil, err
 	}

@@ -274,16 +274,17 @@ func TestContributing(t *testing.T) {
 	if len(tests) != 1 {
 		t.Fatalf("CONTRIBUTING has %d pieces of Go, want a test", len(tests))
 	}
-	goCommand(t, "../runtime/contributing_test.go", `package etcd
+	goCommand(t, "../runtime/test/contributing_test.go", `package test
 
 import (
 	"testing"
 
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
 )
 
-`+tests[0], "test", "-run", "^TestFaultConnectionsRefused$", "../runtime")
+`+tests[0], "test", "-run", "^TestFaultConnectionsRefused$", "../runtime/test")
 }
 
 // Links lead to files and headings that exist, and a test that a document names exists where it says.

@@ -1,10 +1,8 @@
 package etcd
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -16,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
 )
 
@@ -36,10 +36,8 @@ const (
 	// minEmptyProtection is the least default of Config.EmptyProtection; twice the lease TTL when that is more.
 	minEmptyProtection = 30 * time.Second
 
-	// The environment variables of registry-etcd, with its meaning.
+	// envLeaseTTL is the environment variable of registry-etcd, with its meaning.
 	envLeaseTTL = "KITEX_ETCD_REGISTRY_LEASE_TTL"
-	envIP       = "KITEX_IP_TO_REGISTRY"
-	envPort     = "KITEX_PORT_TO_REGISTRY"
 )
 
 // Config collects what Options set. It is checked and completed by Connect (and the New… functions), which keep it: an
@@ -75,88 +73,13 @@ type Config struct {
 	// EventHandler is told what happens to registrations and watches; nil means nobody is. See Event.
 	EventHandler func(Event)
 
-	tlsFiles *tlsFiles // WithTLSOpt
+	tlsFiles *link.TLSFiles // WithTLSOpt
 }
 
 // Format prints a Config without its secrets, whatever the verb.
 func (c Config) Format(s fmt.State, _ rune) {
 	fmt.Fprintf(s, "etcd.Config(prefix %q, lease TTL %v)", c.Prefix, c.LeaseTTL)
 }
-
-// Option changes a Config. Options run in order, so that the last one wins.
-type Option func(*Config)
-
-// WithTLSOpt secures the connection to etcd. caFile names the certificate authorities that etcd's certificate is
-// verified against, in PEM; empty means those of the system. certFile and keyFile name this process's certificate and
-// key, for an etcd that asks for one; both empty means none. The files are read by the constructor, which fails when one
-// is missing or malformed, and again at every new connection, so that rotated files need no restart.
-func WithTLSOpt(certFile, keyFile, caFile string) Option {
-	return func(c *Config) { c.tlsFiles = &tlsFiles{cert: certFile, key: keyFile, ca: caFile} }
-}
-
-// WithTLSConfig secures the connection to etcd with a configuration of the caller's. nil is an error of the
-// constructor: it never means plaintext.
-func WithTLSConfig(t *tls.Config) Option {
-	return func(c *Config) {
-		c.tlsFiles = nil
-		if c.EtcdConfig.TLS = t; t == nil {
-			c.tlsFiles = &tlsFiles{missing: true}
-		}
-	}
-}
-
-// WithAuthOpt sets the user that etcd is asked as. An empty username or password is an error of the constructor.
-func WithAuthOpt(username, password string) Option {
-	return func(c *Config) {
-		c.EtcdConfig.Username, c.EtcdConfig.Password = username, password
-	}
-}
-
-// WithDialTimeoutOpt bounds the making of one connection to etcd; 0 means DefaultDialTimeout.
-func WithDialTimeoutOpt(dialTimeout time.Duration) Option {
-	return func(c *Config) { c.EtcdConfig.DialTimeout = dialTimeout }
-}
-
-// WithEtcdServicePrefix sets Config.Prefix, [DefaultPrefix] without it. One that is not UTF-8 or holds control characters is
-// an error of the constructor.
-func WithEtcdServicePrefix(prefix string) Option { return func(c *Config) { c.Prefix = prefix } }
-
-// WithDefaultWeight sets Config.DefaultWeight: the weight of instances that have none of their own, 10 without it. A
-// negative one is an error of the constructor.
-func WithDefaultWeight(defaultWeight int) Option {
-	return func(c *Config) { c.DefaultWeight = defaultWeight }
-}
-
-// WithClient sets Config.Client: bring your own etcd client. Its endpoints, TLS, credentials and dial options are the
-// caller's business; the constructor refuses them beside it.
-func WithClient(client *clientv3.Client) Option { return func(c *Config) { c.Client = client } }
-
-// WithRetry sets Config.Retry: how lost registrations are repaired. nil means the defaults of package retry.
-func WithRetry(r *retry.Config) Option { return func(c *Config) { c.Retry = r } }
-
-// WithLeaseTTL sets Config.LeaseTTL: how long the records of a process that died stay. It is rounded up to whole seconds; 0
-// means the environment variable KITEX_ETCD_REGISTRY_LEASE_TTL, else [DefaultLeaseTTL]. Less than a second is an error of
-// the constructor.
-func WithLeaseTTL(d time.Duration) Option { return func(c *Config) { c.LeaseTTL = d } }
-
-// WithDrainDelay sets Config.DrainDelay: how long a server serves on after its record is gone, [DefaultDrainDelay] without
-// it. 0 means not at all; a negative one is an error of the constructor.
-func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDelay = d } }
-
-// WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port or a host alone. Empty means the listen
-// address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
-func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
-
-// WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
-// back. What etcd or this package refuses for good is an error of Run nevertheless.
-func WithBackgroundRegister() Option { return func(c *Config) { c.BackgroundRegister = true } }
-
-// WithEmptyProtection sets Config.EmptyProtection: how long clients go on with instances that vanished without being
-// deregistered, when there are no others. 0 means twice the lease TTL, 30 s at least; negative means not at all.
-func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.EmptyProtection = d } }
-
-// WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
-func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }
 
 // newConfig applies opts to the defaults, then checks and completes the result.
 func newConfig(endpoints []string, opts []Option) (*Config, error) {
@@ -206,8 +129,11 @@ func (c *Config) checkClient() error {
 	if e.DialTimeout < 0 {
 		return fmt.Errorf("dial timeout is %v; it must be positive, or 0 for %v", e.DialTimeout, DefaultDialTimeout)
 	}
+	if e.DialTimeout == 0 {
+		e.DialTimeout = DefaultDialTimeout
+	}
 	if c.tlsFiles != nil {
-		t, err := c.tlsFiles.load()
+		t, err := c.tlsFiles.Load()
 		if err != nil {
 			return err
 		}
@@ -258,27 +184,10 @@ func checkEndpoint(ep string) (scheme string, err error) {
 		}
 		scheme, hostport = u.Scheme, u.Host
 	}
-	if _, _, err := splitHostPort(hostport); err != nil {
+	if _, _, err := record.SplitHostPort(hostport); err != nil {
 		return "", fmt.Errorf("endpoint %q: %w", ep, err)
 	}
 	return scheme, nil
-}
-
-// splitHostPort is net.SplitHostPort for addresses that can be dialled: the host is not empty and holds no space, the
-// port is a number from 1 to 65535.
-func splitHostPort(s string) (host string, port int, err error) {
-	host, p, err := net.SplitHostPort(s)
-	if err != nil {
-		return "", 0, fmt.Errorf("%w; write host:port", err)
-	}
-	if host == "" || strings.ContainsFunc(host, notPrintable) || strings.ContainsRune(host, '/') {
-		return "", 0, fmt.Errorf("host %q is empty or malformed; write host:port", host)
-	}
-	port, err = strconv.Atoi(p)
-	if err != nil || port < 1 || port > 65535 {
-		return "", 0, fmt.Errorf("port %q is not a number from 1 to 65535", p)
-	}
-	return host, port, nil
 }
 
 func (c *Config) checkPrefix() error {
@@ -310,10 +219,10 @@ func (c *Config) checkDurations() error {
 		c.EmptyProtection = max(2*c.LeaseTTL, minEmptyProtection)
 	}
 	if c.DefaultWeight < 0 {
-		return fmt.Errorf("default weight is %d; it must be positive, or 0 for %d", c.DefaultWeight, kitexDefaultWeight)
+		return fmt.Errorf("default weight is %d; it must be positive, or 0 for %d", c.DefaultWeight, record.DefaultWeight)
 	}
 	if c.DefaultWeight == 0 {
-		c.DefaultWeight = kitexDefaultWeight
+		c.DefaultWeight = record.DefaultWeight
 	}
 	if c.Retry == nil {
 		c.Retry = retry.NewRetryConfig()
@@ -326,21 +235,8 @@ func (c *Config) checkAdvertiseAddr() error {
 	if c.AdvertiseAddr == "" {
 		return nil
 	}
-	if _, _, err := parseAdvertiseAddr(c.AdvertiseAddr); err != nil {
+	if _, _, err := record.ParseAddr(c.AdvertiseAddr); err != nil {
 		return fmt.Errorf("advertise address %q: %w", c.AdvertiseAddr, err)
 	}
 	return nil
-}
-
-// parseAdvertiseAddr splits host:port; a host alone gives port 0.
-func parseAdvertiseAddr(s string) (host string, port int, err error) {
-	if bare := strings.TrimSuffix(strings.TrimPrefix(s, "["), "]"); net.ParseIP(bare) != nil || !strings.Contains(s, ":") {
-		_, _, err = splitHostPort(net.JoinHostPort(bare, "1"))
-		return bare, 0, err
-	}
-	return splitHostPort(s)
-}
-
-func notPrintable(r rune) bool {
-	return unicode.IsSpace(r) || unicode.IsControl(r) || r == utf8.RuneError
 }

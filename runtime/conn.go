@@ -1,12 +1,15 @@
 package etcd
 
 import (
-	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/picking"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
 // Conn connects one process to one etcd cluster under one prefix. However many servers and clients use it, it keeps one
@@ -17,22 +20,15 @@ import (
 // returns them; they never panic.
 type Conn struct {
 	cfg    *Config
-	id     string // names this Conn in Kitex's process-wide caches; unique in the process
-	link   *link
 	events *eventQueue
+	link   *link.Link // owns the connection, and the life of every goroutine
 
-	registrar *registrar // owns the lease and the records
-	directory *directory // owns the watched services
+	registrar *registration.Registrar // owns the lease and the records
+	directory *discovery.Directory    // owns the watched services
+	wiring    *picking.Wiring         // carries changes into the clients' balancers
 
-	closing context.Context    // ended by Close first: waiting calls return ErrClosed
-	refuse  context.CancelFunc // ends closing
-	running context.Context    // ended by Close last: goroutines return
-	stop    context.CancelFunc // ends running
-
-	mu        sync.Mutex // guards the start of a goroutine against Close
-	goroutine sync.WaitGroup
-	closed    chan struct{} // closed when Close is done
-	closeErr  error         // readable once closed is closed
+	closed   chan struct{} // closed when Close is done
+	closeErr error         // readable once closed is closed
 }
 
 var connCount atomic.Uint64
@@ -45,35 +41,29 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := newLink(cfg)
+	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay})
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{
-		cfg:    cfg,
-		id:     fmt.Sprintf("kitex-etcd-%d", connCount.Add(1)),
-		link:   l,
-		events: newEventQueue(cfg.EventHandler),
-		closed: make(chan struct{}),
-	}
-	c.closing, c.refuse = context.WithCancel(context.Background())
-	c.running, c.stop = context.WithCancel(context.Background())
-	c.registrar = newRegistrar(c)
-	c.directory = newDirectory(c)
-	c.start(l.run)
+	c := &Conn{cfg: cfg, events: newEventQueue(cfg.EventHandler), link: l, closed: make(chan struct{})}
+	c.registrar = registration.New(registration.Config{
+		Link:       l,
+		Prefix:     cfg.Prefix,
+		LeaseTTL:   cfg.LeaseTTL,
+		DrainDelay: cfg.DrainDelay,
+		Retry:      cfg.Retry,
+		Notify:     c.events.ofRegistration,
+	})
+	c.directory = discovery.New(discovery.Config{
+		Link:            l,
+		Prefix:          cfg.Prefix,
+		DefaultWeight:   cfg.DefaultWeight,
+		EmptyProtection: cfg.EmptyProtection,
+		Notify:          c.events.ofDiscovery,
+		Context:         cfg.EtcdConfig.Context,
+	})
+	c.wiring = picking.New(c.directory, fmt.Sprintf("kitex-etcd-%d", connCount.Add(1)))
 	return c, nil
-}
-
-// start runs f on a goroutine that Close waits for; f returns when its context ends. It says false, and runs nothing,
-// on a Conn that is being closed.
-func (c *Conn) start(f func(running context.Context)) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closing.Err() != nil {
-		return false
-	}
-	c.goroutine.Go(func() { f(c.running) })
-	return true
 }
 
 // Client returns the etcd client beneath the Conn, for calls of your own. It is nil as long as it does not exist: with
@@ -82,7 +72,7 @@ func (c *Conn) Client() *clientv3.Client {
 	if c == nil {
 		return nil
 	}
-	return c.link.current()
+	return c.link.Current()
 }
 
 // String names the Conn without any of its secrets.
@@ -90,7 +80,7 @@ func (c *Conn) String() string {
 	if c == nil {
 		return "etcd.Conn(nil)"
 	}
-	return fmt.Sprintf("etcd.Conn(%s, prefix %q)", c.link.target(), c.cfg.Prefix)
+	return fmt.Sprintf("etcd.Conn(%s, prefix %q)", c.link.Target(), c.cfg.Prefix)
 }
 
 // Close removes every record that still stands, ends all watches and waits for all of it, a few
@@ -100,18 +90,13 @@ func (c *Conn) Close() error {
 	if c == nil {
 		return nil
 	}
-	c.mu.Lock()
-	first := c.closing.Err() == nil
-	c.refuse()
-	c.mu.Unlock()
-	if !first {
+	if !c.link.Refuse() {
 		<-c.closed
 		return c.closeErr
 	}
-	err := c.registrar.close()
-	c.stop()
-	c.goroutine.Wait()
-	if e := c.link.close(); err == nil {
+	err := c.registrar.Close()
+	c.link.Stop()
+	if e := c.link.Close(); err == nil {
 		err = e
 	}
 	c.events.close()

@@ -1,48 +1,13 @@
 package etcd
 
 import (
-	"context"
 	"errors"
 
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 )
 
 // ErrClosed is what everything returns that is asked of a closed Conn. Test for it with errors.Is.
-var ErrClosed = errors.New("etcd: the Conn is closed; nothing can be registered or discovered through it any more")
+var ErrClosed = link.ErrClosed
 
 // errNilConn is what everything returns that is asked of a nil Conn.
 var errNilConn = errors.New("etcd: the Conn is nil; make one with etcd.Connect and check its error")
-
-// errorCode is the gRPC code of an error of the etcd client.
-func errorCode(err error) codes.Code {
-	var e rpctypes.EtcdError
-	switch {
-	case errors.As(err, &e):
-		return e.Code()
-	case errors.Is(err, context.DeadlineExceeded):
-		return codes.DeadlineExceeded
-	case errors.Is(err, context.Canceled):
-		return codes.Canceled
-	}
-	return status.Code(err)
-}
-
-// permanent says whether etcd answered, and will answer the same until somebody changes the request, users or roles.
-func permanent(err error) bool {
-	switch errorCode(err) {
-	case codes.PermissionDenied, codes.InvalidArgument:
-		return true
-	}
-	return false
-}
-
-// unanswered says whether an error comes from an etcd that cannot be reached or has no leader.
-func unanswered(err error) bool {
-	switch errorCode(err) {
-	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
-		return true
-	}
-	return false
-}

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
 // EventType says what happened. The zero value is no event.
@@ -114,6 +117,23 @@ func (q *eventQueue) send(ev Event) {
 	default:
 		q.dropped++
 	}
+}
+
+// ofRegistration and ofDiscovery send what the rooms beneath tell, in the terms of this package.
+func (q *eventQueue) ofRegistration(ev registration.Event) {
+	types := [...]EventType{
+		registration.Registered: EventRegistered, registration.LeaseLost: EventLeaseLost, registration.RecordLost: EventRecordLost,
+		registration.TakenOver: EventTakenOver, registration.Restored: EventRestored, registration.RepairFailed: EventRepairFailed,
+		registration.Deregistered: EventDeregistered,
+	}
+	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
+}
+
+func (q *eventQueue) ofDiscovery(ev discovery.Event) {
+	types := [...]EventType{
+		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
+	}
+	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }
 
 // close lets the handler see what is queued, for closeGrace at most: a handler that called Close itself would otherwise

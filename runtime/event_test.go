@@ -3,6 +3,8 @@ package etcd
 import (
 	"testing"
 	"testing/synctest"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 )
 
 // TestASlowEventHandlerHoldsUpNobody: events wait for the handler up to a bound, what is beyond it is counted, and the
@@ -51,7 +53,7 @@ func TestCloseFromTheEventHandler(t *testing.T) {
 		})
 		q.send(Event{Type: EventRegistered})
 		synctest.Wait()
-		sleep(t.Context(), 2*closeGrace)
+		link.Sleep(t.Context(), 2*closeGrace)
 		synctest.Wait()
 		if !returned {
 			t.Error("close waits for the handler that called it")

@@ -10,6 +10,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/connpool"
+	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/server"
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -24,6 +28,8 @@ import (
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 )
+
+func init() { klog.SetLevel(klog.LevelFatal) }
 
 func Example() {
 	cluster := must(etcdtest.New()) // in production: your etcd
@@ -157,7 +163,18 @@ func must[T any](v T, err error) T {
 }
 
 // exampleServer are the options of a server on a free port that shares its process with an etcd.
-func exampleServer() []server.Option { return onGonet(must(net.Listen("tcp", "127.0.0.1:0"))) }
+func exampleServer() []server.Option {
+	return []server.Option{
+		server.WithListener(must(net.Listen("tcp", "127.0.0.1:0"))),
+		server.WithTransServerFactory(gonet.NewTransServerFactory()),
+		server.WithTransHandlerFactory(gonet.NewSvrTransHandlerFactory()),
+		server.WithExitSignal(func() <-chan error { return nil }),
+	}
+}
+
+func longPool() client.Option {
+	return client.WithLongConnection(connpool.IdleConfig{MaxIdlePerAddress: 100, MaxIdleGlobal: 1000, MaxIdleTimeout: time.Minute})
+}
 
 // runExample runs svr, returns when the prefix of conn has its records, and stops svr with what it returns.
 func runExample(svr server.Server, conn *etcd.Conn) (stop func()) {

@@ -7,6 +7,8 @@ import (
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/client/streamclient"
 	"github.com/cloudwego/kitex/server"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
 // SupportsGenerated1 is what generated code refers to, so that a runtime which is too old for it does not compile. A
@@ -56,10 +58,10 @@ func checkGenerated(conn *Conn, service string) error {
 	if conn == nil {
 		return errNilConn
 	}
-	if conn.closing.Err() != nil {
+	if conn.link.Closing().Err() != nil {
 		return ErrClosed
 	}
-	return checkService(service)
+	return record.CheckService(service)
 }
 
 // checkHandler refuses the handlers that Kitex panics on.

@@ -2,19 +2,17 @@ package etcd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
 // inventoryTimeout bounds the reading of all records.
 const inventoryTimeout = 5 * time.Second
-
-var errKeyParts = errors.New("the key has more or fewer parts than {prefix}/{service}/{host:port}")
 
 // Record is one key below the prefix of a Conn, whoever wrote it.
 type Record struct {
@@ -40,13 +38,12 @@ func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
 		r.Err = errNilConn
 		return r
 	}
-	below, ours := strings.CutPrefix(r.Key, c.cfg.Prefix+"/")
-	service, addr, whole := strings.Cut(below, "/")
-	r.Service = service
-	value, err := decodeRecord(kv.Value, c.cfg.DefaultWeight)
-	if !ours || !whole || strings.Contains(addr, "/") {
-		err = errKeyParts
+	service, _, keyErr := record.SplitKey(c.cfg.Prefix, r.Key)
+	value, err := record.Decode(kv.Value, c.cfg.DefaultWeight)
+	if keyErr != nil {
+		err = keyErr
 	}
+	r.Service = service
 	r.Network, r.Address, r.Weight, r.Tags, r.Err = value.Network, value.Address, int(value.Weight), value.Tags, err
 	return r
 }
@@ -60,25 +57,25 @@ func (c *Conn) Records(ctx context.Context, service string) (records []Record, r
 	}
 	prefix := c.cfg.Prefix + "/"
 	if service != "" {
-		if err := checkService(service); err != nil {
+		if err := record.CheckService(service); err != nil {
 			return nil, 0, err
 		}
-		prefix = servicePrefix(c.cfg.Prefix, service)
+		prefix = record.ServicePrefix(c.cfg.Prefix, service)
 	}
 	ctx, cancel := context.WithTimeout(ctx, inventoryTimeout)
 	defer cancel()
-	defer context.AfterFunc(c.closing, cancel)()
-	cli, err := c.link.get(ctx)
+	defer context.AfterFunc(c.link.Closing(), cancel)()
+	cli, err := c.link.Get(ctx)
 	var resp *clientv3.GetResponse
 	if err == nil {
 		resp, err = cli.Get(ctx, prefix, clientv3.WithPrefix())
-		err = c.link.explain(err)
+		err = c.link.Explain(err)
 	}
 	switch {
-	case c.closing.Err() != nil:
+	case c.link.Closing().Err() != nil:
 		return nil, 0, ErrClosed
 	case err != nil:
-		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.target(), err)
+		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.Target(), err)
 	}
 	records = make([]Record, len(resp.Kvs))
 	for i, kv := range resp.Kvs {

@@ -7,21 +7,14 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/server"
-)
 
-const (
-	// registerTimeout bounds Register: Kitex calls it under the server's lock and cannot be stopped meanwhile.
-	registerTimeout = 3 * time.Second
-	// backgroundTimeout is how long Register waits for etcd before it leaves the rest to the background.
-	backgroundTimeout = 500 * time.Millisecond
-	// deregisterTimeout bounds the part of Deregister that needs etcd; the drain delay comes on top.
-	deregisterTimeout = 3 * time.Second
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
 // serverRegistry is Kitex's view of a Conn. A program may make any number of them and give each to any number of
@@ -55,7 +48,7 @@ func (c *Conn) ServerOptions(services ...string) []server.Option {
 // that others reach at another address than it listens on.
 func (c *Conn) ServerOptionsAt(addr string, services ...string) []server.Option {
 	r := c.newRegistry(addr, services...)
-	if _, _, err := parseAdvertiseAddr(addr); err != nil && r.err == nil {
+	if _, _, err := record.ParseAddr(addr); err != nil && r.err == nil {
 		r.err = fmt.Errorf("etcd: ServerOptionsAt(%q): %w", addr, err)
 	}
 	return serverOptions(r, services)
@@ -81,11 +74,11 @@ func (c *Conn) newRegistry(at string, services ...string) *serverRegistry {
 		r.err = errNilConn
 		return r
 	}
-	if len(services) > maxTxnOps {
-		r.err = fmt.Errorf("etcd: a server of %d services cannot be registered; etcd writes at most %d at once", len(services), maxTxnOps)
+	if len(services) > registration.MaxTxnOps {
+		r.err = fmt.Errorf("etcd: a server of %d services cannot be registered; etcd writes at most %d at once", len(services), registration.MaxTxnOps)
 	}
 	for i, s := range services {
-		if err := checkService(s); err != nil {
+		if err := record.CheckService(s); err != nil {
 			r.err = err
 		} else if slices.Contains(services[:i], s) {
 			r.err = fmt.Errorf("etcd: service %q is named twice", s)
@@ -124,20 +117,7 @@ func (r *serverRegistry) Register(info *registry.Info) error {
 			klog.Warnf("etcd: the server calls itself %q and is registered as %q, as its options say", info.ServiceName, r.services)
 		})
 	}
-	c := newCall(registerTimeout)
-	if r.conn.cfg.BackgroundRegister {
-		c = newCall(backgroundTimeout)
-		c.background = true
-	}
-	if err := r.conn.registrar.post(&request{call: c, info: info, records: records}); err != nil {
-		return err
-	}
-	select {
-	case err := <-c.done:
-		return err
-	case <-r.conn.closing.Done():
-		return ErrClosed
-	}
+	return r.conn.registrar.Register(info, records, r.conn.cfg.BackgroundRegister)
 }
 
 // Deregister removes the server's records, unless another process has taken over their keys, and waits the drain delay
@@ -149,18 +129,14 @@ func (r *serverRegistry) Deregister(info *registry.Info) error {
 	}
 	// Only a caller that hands in another Info than it registered needs the records; its errors are then Register's.
 	records, _ := r.records(info)
-	c := newCall(deregisterTimeout)
-	if err := r.conn.registrar.post(&request{call: c, info: info, records: records, remove: true}); err != nil {
-		return err
-	}
-	return <-c.done
+	return r.conn.registrar.Deregister(info, records)
 }
 
 func (r *serverRegistry) usable(info *registry.Info) error {
 	switch {
 	case r.err != nil:
 		return r.err
-	case r.conn.closing.Err() != nil:
+	case r.conn.link.Closing().Err() != nil:
 		return ErrClosed
 	case info == nil:
 		return errors.New("etcd: the registry.Info is nil")
@@ -169,10 +145,10 @@ func (r *serverRegistry) usable(info *registry.Info) error {
 }
 
 // records computes what etcd is to hold for a server.
-func (r *serverRegistry) records(info *registry.Info) ([]*entry, error) {
+func (r *serverRegistry) records(info *registry.Info) ([]registration.Record, error) {
 	services := r.services
 	if len(services) == 0 {
-		if err := checkService(info.ServiceName); err != nil {
+		if err := record.CheckService(info.ServiceName); err != nil {
 			return nil, err
 		}
 		services = []string{info.ServiceName}
@@ -181,7 +157,7 @@ func (r *serverRegistry) records(info *registry.Info) ([]*entry, error) {
 	if p := r.fixed.Load(); p != nil {
 		fixed = *p
 	}
-	network, addr, err := publishedAddr(fixed, r.at, r.conn.cfg.AdvertiseAddr, info.Addr)
+	network, addr, err := registration.PublishedAddr(fixed, r.at, r.conn.cfg.AdvertiseAddr, info.Addr)
 	if err != nil {
 		return nil, fmt.Errorf("etcd: register %q: %w", services, err)
 	}
@@ -189,13 +165,13 @@ func (r *serverRegistry) records(info *registry.Info) ([]*entry, error) {
 	if weight <= 0 {
 		weight = r.conn.cfg.DefaultWeight
 	}
-	value, err := encodeRecord(&record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
+	value, err := record.Encode(&record.Record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
 	if err != nil {
 		return nil, err
 	}
-	records := make([]*entry, len(services))
+	records := make([]registration.Record, len(services))
 	for i, s := range services {
-		records[i] = &entry{service: s, key: recordKey(r.conn.cfg.Prefix, s, addr), value: value}
+		records[i] = registration.Record{Service: s, Key: record.Key(r.conn.cfg.Prefix, s, addr), Value: value}
 	}
 	return records, nil
 }

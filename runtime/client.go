@@ -1,0 +1,44 @@
+package etcd
+
+import (
+	"context"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/pkg/utils"
+)
+
+// Resolver returns a resolver for client.WithResolver. The first Resolve of a service waits for etcd, for 3 s at most
+// whatever its context says, because Kitex shares it among callers; from then on Resolve answers at once with what was
+// last known, whether etcd can be reached or not, and even after the Conn is closed. No instances are not an error.
+//
+// With the resolver alone a client sees changes when Kitex asks next, every 5 s; with ClientOptions, at once.
+func (c *Conn) Resolver() discovery.Resolver {
+	if c == nil {
+		return discovery.SynthesizedResolver{
+			TargetFunc:  func(_ context.Context, target rpcinfo.EndpointInfo) string { return target.ServiceName() },
+			ResolveFunc: func(context.Context, string) (discovery.Result, error) { return discovery.Result{}, errNilConn },
+			NameFunc:    func() string { return "kitex-etcd" },
+		}
+	}
+	return c.wiring.Resolver()
+}
+
+// ClientOptions returns the options of a Kitex client that finds its instances through the Conn: the resolver, then opts,
+// then what carries changes into the client's load balancer the moment they happen, whichever balancer opts or options
+// after these choose. A client that opts give another resolver, a proxy or an xDS suite is left to that.
+//
+// Clients of one Conn share Kitex's discovery cache. Kitex then tells each of them when an instance of any service of
+// the Conn leaves, and they close their idle connections to that address.
+func (c *Conn) ClientOptions(opts ...client.Option) []client.Option {
+	all := make([]client.Option, 0, len(opts)+2)
+	all = append(append(all, client.WithResolver(c.Resolver())), opts...)
+	if c == nil {
+		return all
+	}
+	// A tail option runs after all others, those appended to these included.
+	return append(all, client.TailOption(client.Option{F: func(o *client.Options, di *utils.Slice) {
+		c.wiring.Wire(o)
+	}}))
+}

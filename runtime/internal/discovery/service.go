@@ -1,0 +1,222 @@
+package discovery
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/discovery"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
+)
+
+// Service is one service of a Directory: what its watcher shares with everybody else. Safe for concurrent use.
+type Service struct {
+	dir    *Directory
+	name   string
+	prefix string // of its keys
+
+	latest  atomic.Pointer[snapshot] // never nil
+	settled atomic.Pointer[snapshot] // what Kitex's cache is told; nil until the first
+	synced  atomic.Int64             // when etcd last confirmed it, in Unix nanoseconds
+	used    atomic.Bool              // set by every use, cleared by the watcher
+	readers atomic.Int32             // who watch it
+	wake    chan struct{}            // a use of an idle service; one value waits
+
+	attaching sync.Mutex
+	followers []Follower // the array is never changed
+}
+
+func (s *Service) snapshot() *snapshot { return s.latest.Load() }
+
+// swap makes snap the latest. Only the watcher calls it.
+func (s *Service) swap(snap *snapshot) {
+	snap.replaced = make(chan struct{})
+	close(s.latest.Swap(snap).replaced)
+}
+
+// use returns the latest snapshot for a call. It neither blocks nor allocates, except that a service without a watch
+// gets a moment to catch up.
+func (s *Service) use() *snapshot {
+	if !s.used.Load() { // a store would have the cores fight for the line
+		s.used.Store(true)
+	}
+	snap := s.latest.Load()
+	if snap.phase >= idle {
+		return s.catchUp()
+	}
+	return snap
+}
+
+// catchUp wakes the watcher of an idle service and waits a moment for it; then what there is has to do.
+func (s *Service) catchUp() *snapshot {
+	var timeout <-chan time.Time
+	for {
+		snap := s.latest.Load()
+		switch {
+		case snap.phase < idle, s.dir.link.Running().Err() != nil:
+			return snap
+		case snap.phase == waking && !time.Now().Before(snap.wakeBy):
+			return snap
+		}
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+		if timeout == nil {
+			t := time.NewTimer(s.dir.timing.Wake)
+			defer t.Stop()
+			timeout = t.C
+		}
+		select {
+		case <-snap.replaced:
+		case <-timeout:
+			return snap
+		case <-s.dir.link.Running().Done():
+		}
+	}
+}
+
+// get returns the snapshot, waiting for the first one until ctx ends or the time for that is over. An error that
+// waiting cannot mend is returned at once.
+func (s *Service) get(ctx context.Context) (*snapshot, error) {
+	snap := s.use()
+	if snap.phase != unsynced {
+		return snap, nil
+	}
+	deadline := time.NewTimer(s.dir.timing.Resolve)
+	defer deadline.Stop()
+	for {
+		if link.Refused(snap.err) {
+			return nil, s.failed(snap.err)
+		}
+		select {
+		case <-snap.replaced:
+		case <-deadline.C:
+			return nil, s.failed(snap.err)
+		case <-ctx.Done():
+			if snap.err == nil {
+				return nil, s.failed(ctx.Err())
+			}
+			return nil, s.failed(snap.err)
+		case <-s.dir.link.Closing().Done():
+			return nil, link.ErrClosed
+		}
+		if snap = s.latest.Load(); snap.phase != unsynced {
+			return snap, nil
+		}
+	}
+}
+
+func (s *Service) failed(cause error) error {
+	if cause == nil {
+		cause = fmt.Errorf("no answer within %v", s.dir.timing.Resolve)
+	}
+	return fmt.Errorf("etcd: cannot find out the instances of %s (keys %s…) from %s: %w", s.name, s.prefix, s.dir.link.Target(), cause)
+}
+
+// Name returns the service's name.
+func (s *Service) Name() string { return s.name }
+
+// Prefix returns what every key of the service begins with.
+func (s *Service) Prefix() string { return s.prefix }
+
+// Synced returns when etcd last confirmed the instances; zero if it never has.
+func (s *Service) Synced() time.Time {
+	if at := s.synced.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
+
+// Idle says whether the service was not used for so long that it has no watch.
+func (s *Service) Idle() bool { return s.snapshot().phase == idle }
+
+// Use returns the latest list for a call. It neither blocks nor allocates, except that a service without a watch gets a
+// moment to catch up.
+func (s *Service) Use() []discovery.Instance { return s.use().instances }
+
+// Latest is Use for those who only look: it never blocks, and it is no use of the service.
+func (s *Service) Latest() []discovery.Instance { return s.snapshot().instances }
+
+// Settled returns the list that Kitex's cache is to be told: Latest, as soon as it has not changed for a while. It says
+// false before there is one.
+func (s *Service) Settled() (list []discovery.Instance, ok bool) {
+	if snap := s.settled.Load(); snap != nil {
+		return snap.instances, true
+	}
+	return nil, false
+}
+
+// Get is Use for a service that etcd may not have answered about yet: it waits for that, for 3 s at most or until ctx ends.
+// The error then says why it was in vain.
+func (s *Service) Get(ctx context.Context) ([]discovery.Instance, error) {
+	snap, err := s.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return snap.instances, nil
+}
+
+// Watch yields at once what Get returns, then every new list. A reader that is slower than the changes gets the newest
+// list only. It ends, after an error, when the first list cannot be had, when ctx ends, and when the Conn is closed.
+func (s *Service) Watch(ctx context.Context) iter.Seq2[[]discovery.Instance, error] {
+	return func(yield func([]discovery.Instance, error) bool) {
+		s.readers.Add(1)
+		defer s.readers.Add(-1)
+		snap, err := s.get(ctx)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		if !yield(snap.instances, nil) {
+			return
+		}
+		for {
+			last := snap.instances
+			select {
+			case <-snap.replaced:
+			case <-ctx.Done():
+				yield(nil, ctx.Err())
+				return
+			case <-s.dir.link.Closing().Done():
+				yield(nil, link.ErrClosed)
+				return
+			}
+			if snap = s.use(); !roster.Same(last, snap.instances) && !yield(snap.instances, nil) {
+				return
+			}
+		}
+	}
+}
+
+// Follower is told of a service's changes, one after the other, on the goroutine that follows the service.
+type Follower interface {
+	Changed() // Latest has changed
+	Settle()  // Settled has changed
+}
+
+// Attach has f told of every change from now on.
+func (s *Service) Attach(f Follower) {
+	s.attaching.Lock()
+	defer s.attaching.Unlock()
+	s.followers = append(slices.Clip(s.followers), f)
+}
+
+// Detach ends Attach. One call to f may still be under way.
+func (s *Service) Detach(f Follower) {
+	s.attaching.Lock()
+	defer s.attaching.Unlock()
+	s.followers = slices.DeleteFunc(slices.Clone(s.followers), func(o Follower) bool { return o == f })
+}
+
+func (s *Service) attached() []Follower {
+	s.attaching.Lock()
+	defer s.attaching.Unlock()
+	return s.followers
+}

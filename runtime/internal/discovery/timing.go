@@ -1,0 +1,54 @@
+package discovery
+
+import (
+	"context"
+	"time"
+)
+
+// Timing holds the times of discovery.
+type Timing struct {
+	Resolve    time.Duration // how long a first Resolve waits for etcd
+	RPC        time.Duration // how long a request to etcd may take
+	Probe      time.Duration // how long a request may take that is answered by the member alone
+	Check      time.Duration // between two checks of a quiet watch
+	Recheck    time.Duration // until a check that did not match is repeated
+	Settle     time.Duration // until Kitex's cache hears of a change; twice that at most
+	Idle       time.Duration // how long an unused service keeps its watch
+	Wake       time.Duration // how long the first use of an idle service waits for etcd
+	MinBackoff time.Duration // after a first failure
+	MaxBackoff time.Duration // after many
+	LeastPause time.Duration // that not even a new connection shortens
+}
+
+var defaultTiming = Timing{
+	Resolve:    3 * time.Second,
+	RPC:        2 * time.Second,
+	Probe:      500 * time.Millisecond,
+	Check:      30 * time.Second,
+	Recheck:    time.Second,
+	Settle:     1500 * time.Millisecond,
+	Idle:       3 * time.Minute,
+	Wake:       300 * time.Millisecond,
+	MinBackoff: 50 * time.Millisecond,
+	MaxBackoff: 3 * time.Second,
+	LeastPause: 250 * time.Millisecond,
+}
+
+type timingKey struct{}
+
+// WithTimingForTesting returns a context for a Config that has a Directory use other times: change is given the usual
+// ones.
+func WithTimingForTesting(ctx context.Context, change func(*Timing)) context.Context {
+	t := defaultTiming
+	change(&t)
+	return context.WithValue(ctx, timingKey{}, t)
+}
+
+func timingOf(ctx context.Context) Timing {
+	if ctx != nil {
+		if t, ok := ctx.Value(timingKey{}).(Timing); ok {
+			return t
+		}
+	}
+	return defaultTiming
+}

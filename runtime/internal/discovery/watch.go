@@ -1,0 +1,381 @@
+package discovery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
+)
+
+// watcher keeps one service's snapshot equal to etcd: it reads the service at a revision, watches from the next one on,
+// and begins again when the watch ends or proves to be wrong. Its goroutine owns all of it.
+//
+//	unsynced ──read──> current ──nobody asks──> idle ──use──> waking ──read──> current
+type watcher struct {
+	*Service
+	link   *link.Link
+	notify func(Event)
+	timing Timing
+	roster *roster.Roster
+
+	highest   int64 // the highest revision that etcd has ever shown
+	failures  int   // in a row
+	following time.Time
+	lostFor   error // why the last watch ended; nil while it goes well
+	rebuilt   bool  // etcd was found not to be what it was
+
+	gap       time.Duration // between two publications; grows with the stream of events
+	published time.Time
+	responses int // watch responses that are not published yet
+
+	settling *snapshot // becomes the settled one at settleAt; nil when none waits
+	settleAt time.Time
+
+	checkAt time.Time
+	doubts  int   // how many checks in a row did not match
+	doubted int64 // the roster's revision at the first of them
+	// reconnected says that there was a new connection since the last check that matched.
+	reconnected bool
+	usedAt      time.Time // when the service was last seen in use
+}
+
+// errIdle ends the following of a service that nobody uses.
+var errIdle = errors.New("not used")
+
+// errRebuilt and the other reasons for a resync are what events and logs say.
+var (
+	errRebuilt  = errors.New("etcd's revision went back: it was rebuilt or restored")
+	errDiverged = errors.New("the watch no longer agrees with etcd")
+	errEnded    = errors.New("etcd ended the watch without a reason")
+)
+
+// run follows the service until ctx ends.
+func (w *watcher) run(ctx context.Context) {
+	w.usedAt = time.Now()
+	for {
+		err := w.follow(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == errIdle:
+			if !w.sleep(ctx) {
+				return
+			}
+		default:
+			w.fail(err)
+			if !w.pause(ctx) {
+				return
+			}
+		}
+	}
+}
+
+// fail reports the first failure of a row and tells those who wait for the first snapshot.
+func (w *watcher) fail(err error) {
+	if !w.following.IsZero() && time.Since(w.following) > w.timing.MaxBackoff {
+		w.failures = 0
+	}
+	w.failures++
+	if refusedWatch(err) {
+		w.dir.watchStream.Add(1)
+	}
+	first := w.lostFor == nil
+	w.lostFor = err
+	w.rebuilt = w.rebuilt || err == errRebuilt
+	if snap := w.snapshot(); snap.phase == unsynced {
+		w.swap(&snapshot{err: err})
+	}
+	if first && !w.following.IsZero() {
+		w.notify(Event{Type: WatchLost, Service: w.name, Err: err})
+	}
+	if first && !errors.Is(err, rpctypes.ErrCompacted) {
+		klog.Warnf("etcd: service %s: %v; serving what was last known, trying on", w.name, err)
+	}
+	w.following = time.Time{}
+}
+
+// pause waits before the next attempt: hardly after a first failure, then longer each time. A new connection ends the
+// wait early, but not before the least pause: a server that ends every connection would otherwise set the pace.
+func (w *watcher) pause(ctx context.Context) bool {
+	delay := link.Jitter(min(w.timing.MinBackoff<<min(w.failures-1, 16), w.timing.MaxBackoff))
+	up := w.link.NextUp()
+	least := min(delay, w.timing.LeastPause)
+	if !link.Sleep(ctx, least) {
+		return false
+	}
+	t := time.NewTimer(delay - least)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-up:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
+}
+
+// follow reads the service and applies what happens to it, for as long as that goes well.
+func (w *watcher) follow(ctx context.Context) error {
+	cli, err := w.client(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.read(ctx, cli); err != nil {
+		return err
+	}
+	up := w.link.NextUp()
+	watchCtx, stop := context.WithCancel(w.watchContext(ctx))
+	defer stop()
+	created := time.AfterFunc(w.timing.RPC, stop)
+	events := cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
+	if !created.Stop() {
+		return fmt.Errorf("etcd accepted no watch within %v", w.timing.RPC)
+	}
+	w.following = time.Now()
+	alarm := time.NewTimer(0)
+	defer alarm.Stop()
+	for {
+		select {
+		case resp, ok := <-events:
+			if !ok {
+				return errEnded
+			}
+			if err := w.apply(&resp); err != nil {
+				return err
+			}
+		case <-up:
+			up = w.link.NextUp()
+			w.checkAt, w.reconnected = time.Time{}, true
+		case <-alarm.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := w.duties(ctx, cli); err != nil {
+			return err
+		}
+		alarm.Reset(time.Until(w.nextDuty()))
+	}
+}
+
+// client waits for the etcd client to exist, for as long as one request may take.
+func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
+	defer cancel()
+	return w.link.Get(ctx)
+}
+
+// refusedWatch says whether etcd refused a watch for the token of its stream. A watch's error is but text to the etcd
+// client.
+func refusedWatch(err error) bool {
+	return slices.ContainsFunc([]error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionDenied}, func(refusal error) bool {
+		return strings.HasSuffix(err.Error(), refusal.Error())
+	})
+}
+
+// watchContext asks etcd to end the watch when its member has no leader. Watches with the same metadata share one stream
+// of the connection, and a stream keeps the token it began with: after a refusal the next watches get another stream.
+func (w *watcher) watchContext(ctx context.Context) context.Context {
+	if n := w.dir.watchStream.Load(); n > 0 {
+		ctx = metadata.AppendToOutgoingContext(ctx, "kitex-etcd-stream", strconv.FormatInt(n, 10))
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+// read takes over all of the service's records.
+func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
+	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.RPC*time.Duration(1+min(w.failures, 4)))
+	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix())
+	cancel()
+	if err != nil {
+		return w.cause(ctx, cli, err)
+	}
+	now := time.Now()
+	if resp.Header.Revision < w.highest {
+		w.lostFor, w.rebuilt = errRebuilt, true
+	}
+	var ignored ignoredKeys
+	w.roster.Replace(resp.Kvs, resp.Header.Revision, w.rebuilt, now, ignored.add)
+	w.report(&ignored)
+	w.highest, w.rebuilt = resp.Header.Revision, false
+	w.heard(now)
+	w.judge(ctx, cli)
+	w.publish(now)
+	w.notify(Event{Type: Synced, Service: w.name, Err: w.lostFor})
+	w.lostFor = nil
+	w.doubts, w.reconnected = 0, false
+	w.checkAt = now.Add(w.checkDelay())
+	return nil
+}
+
+// apply takes over a response of the watch.
+func (w *watcher) apply(resp *clientv3.WatchResponse) error {
+	if err := resp.Err(); err != nil {
+		return err
+	}
+	now := time.Now()
+	var ignored ignoredKeys
+	for _, ev := range resp.Events {
+		w.roster.Complete(ev.Kv.ModRevision)
+		if ev.Type == mvccpb.Event_DELETE {
+			w.roster.Drop(string(ev.Kv.Key), now)
+		} else if err := w.roster.Put(ev.Kv); err != nil {
+			ignored.add(ev.Kv, err)
+		}
+	}
+	w.report(&ignored)
+	w.highest = max(w.highest, resp.Header.Revision)
+	w.responses++
+	w.heard(now)
+	return nil
+}
+
+// judge finds out why instances went, where that matters, and protects the list from becoming empty without cause.
+func (w *watcher) judge(ctx context.Context, cli *clientv3.Client) {
+	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
+	defer cancel()
+	for _, lease := range w.roster.Questions() {
+		resp, err := cli.TimeToLive(ctx, clientv3.LeaseID(lease))
+		w.roster.Answer(lease, err == nil && resp.TTL > 0)
+	}
+	w.roster.Protect()
+}
+
+// duties does what the time has come for.
+func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
+	now := time.Now()
+	if !w.roster.ForgetAt().IsZero() && !now.Before(w.roster.ForgetAt()) {
+		w.roster.Forget(now)
+		w.responses++
+	}
+	if w.responses > 0 && !now.Before(w.published.Add(w.gap)) {
+		if w.roster.Live() > 0 {
+			w.publish(now)
+			w.judge(ctx, cli)
+		} else {
+			w.judge(ctx, cli)
+			w.publish(now)
+		}
+	}
+	if w.settling != nil && !now.Before(w.settleAt) {
+		w.settle(now)
+	}
+	if now.Before(w.checkAt) {
+		return nil
+	}
+	if w.used.Swap(false) || w.readers.Load() > 0 {
+		w.usedAt = now
+	} else if now.Sub(w.usedAt) >= w.timing.Idle {
+		return errIdle
+	}
+	return w.check(ctx, cli)
+}
+
+// nextDuty is when duties has something to do again.
+func (w *watcher) nextDuty() time.Time {
+	next := w.checkAt
+	if at := w.published.Add(w.gap); w.responses > 0 && at.Before(next) {
+		next = at
+	}
+	if w.settling != nil && w.settleAt.Before(next) {
+		next = w.settleAt
+	}
+	if at := w.roster.ForgetAt(); !at.IsZero() && at.Before(next) {
+		next = at
+	}
+	return next
+}
+
+// A change alone is published at once. Changes that keep coming are published together, at growing distances: a
+// thousand in a tenth of a second are a handful of lists, each of which makes every client build a picker. The least
+// distance is about what etcd needs for two writes, one after the other: these still go out one by one. A distance is
+// never less than what building the pickers took, so that this takes no more than half of the time. Changes that keep
+// coming slower than crowd apart are no reason for a distance: one that a burst left behind would stay for ever.
+const (
+	minGap = 250 * time.Microsecond
+	maxGap = 32 * time.Millisecond
+	crowd  = 4 * time.Millisecond
+)
+
+// publish makes the list as it is now the snapshot, and has the pickers built.
+func (w *watcher) publish(now time.Time) {
+	if w.responses > 1 && now.Sub(w.published) < time.Duration(w.responses)*crowd {
+		w.gap = min(2*w.gap, maxGap)
+	} else {
+		w.gap = max(w.gap/2, minGap)
+	}
+	w.responses = 0
+	begin := time.Now() // now may be from before a question to etcd
+	defer func() {
+		w.published = time.Now()
+		w.gap = max(w.gap, w.published.Sub(begin))
+	}()
+	list, differs := w.roster.Publish()
+	if !differs && w.snapshot().phase == current {
+		return
+	}
+	w.swap(&snapshot{instances: list, phase: current})
+	for _, f := range w.attached() {
+		f.Changed()
+	}
+	if w.settled.Load() == nil {
+		w.settled.Store(w.snapshot())
+	} else if w.settling == nil {
+		w.settling, w.settleAt = w.snapshot(), now.Add(w.timing.Settle)
+	}
+}
+
+// settle lets Kitex's cache hear of changes that are old enough, and puts the newer ones in their place.
+func (w *watcher) settle(now time.Time) {
+	w.settled.Store(w.settling)
+	for _, f := range w.attached() {
+		f.Settle()
+	}
+	if latest := w.snapshot(); roster.Same(latest.instances, w.settling.instances) {
+		w.settling = nil
+	} else {
+		w.settling, w.settleAt = latest, now.Add(w.timing.Settle)
+	}
+}
+
+// sleep gives the watch up until the service is used again.
+func (w *watcher) sleep(ctx context.Context) bool {
+	w.following, w.lostFor = time.Time{}, nil
+	select {
+	case <-w.wake: // from before
+	default:
+	}
+	w.swap(&snapshot{instances: w.roster.List(), phase: idle})
+	select {
+	case <-w.wake:
+	case <-ctx.Done():
+		return false
+	}
+	w.usedAt = time.Now()
+	w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake)})
+	return true
+}
+
+func (w *watcher) heard(now time.Time) { w.synced.Store(now.UnixNano()) }
+
+func (w *watcher) report(i *ignoredKeys) {
+	if i.count == 0 {
+		return
+	}
+	err := i.err
+	if i.count > 1 {
+		err = fmt.Errorf("%w; and %d more like it", err, i.count-1)
+	}
+	klog.Warnf("etcd: service %s: key %q (revision %d) is ignored: %v", w.name, i.first, i.revision, err)
+	w.notify(Event{Type: InvalidRecord, Service: w.name, Key: i.first, Err: err})
+}

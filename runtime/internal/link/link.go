@@ -1,0 +1,329 @@
+// Package link is a Conn's one connection to etcd: the etcd client, the sockets beneath it, the credentials, and why it
+// fails. It also owns the Conn's Life, which everything hangs on that runs in the background. registration and discovery stand
+// on it; it knows neither of them.
+//
+// With credentials the etcd client can only be made once etcd answers, on the goroutine of Run:
+//
+//	no client ──etcd accepts the credentials──> client, for good
+//	    │  ^
+//	    └──┘ etcd refuses, or does not answer: again after a pause
+//
+// Beneath a client that exists, gRPC makes connections as they are needed. Each new one is told to those who wait for
+// NextUp; Reset ends one that takes everything and answers nothing.
+//
+// A mutex guards the state of a Link; it is never held over a call.
+package link
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// keepaliveTime and keepaliveTimeout bound how long a connection that swallows everything goes unnoticed when
+	// nobody resets it. gRPC raises a shorter time to 10 s.
+	keepaliveTime    = 10 * time.Second
+	keepaliveTimeout = 3 * time.Second
+	// maxReconnectDelay replaces gRPC's 120 s: after a long outage the first attempt would come minutes late.
+	maxReconnectDelay = time.Second
+	// authRetryDelay is the pause between two attempts to authenticate while etcd cannot be reached; after a refusal
+	// it is the repair's RetryDelay.
+	authRetryDelay = time.Second
+)
+
+// Config is what a Link is made of. The Link keeps it, and completes Etcd.
+type Config struct {
+	Etcd       *clientv3.Config // of the client to be made; never nil
+	Client     *clientv3.Client // the caller's, in place of one that is made
+	TLS        *TLSFiles        // nil: as Etcd says
+	RetryDelay time.Duration    // between two attempts to authenticate after etcd refused
+}
+
+// Link is the one connection to etcd. It owns the etcd client, knows the sockets beneath it, and tells when a new
+// connection is up. Safe for concurrent use.
+type Link struct {
+	*Life
+	cfg Config
+
+	mu      sync.Mutex
+	client  *clientv3.Client      // nil until it exists
+	err     error                 // why there is no client yet; nil before the first attempt ended
+	changed chan struct{}         // closed and replaced when client or err is set
+	up      chan struct{}         // closed and replaced when a new connection is up
+	trouble error                 // why the last call did not reach etcd; nil since one did
+	sockets map[net.Conn]struct{} // those that dial made; closed ones leave at the next dial
+}
+
+// New makes the etcd client, which needs no network. With credentials it does, because the etcd client authenticates
+// while it is made: then that is done in the background.
+func New(cfg Config) (*Link, error) {
+	l := &Link{
+		Life:    newLife(),
+		cfg:     cfg,
+		client:  cfg.Client,
+		changed: make(chan struct{}),
+		up:      make(chan struct{}),
+		sockets: make(map[net.Conn]struct{}),
+	}
+	if l.client == nil {
+		l.completeEtcdConfig()
+		if !l.authenticates() {
+			cli, err := clientv3.New(*cfg.Etcd)
+			if err != nil {
+				return nil, fmt.Errorf("etcd: make the client of %s: %w", l.Target(), err)
+			}
+			l.client = cli
+		}
+	}
+	l.Start(l.run)
+	return l, nil
+}
+
+func (l *Link) authenticates() bool { return l.cfg.Etcd.Username != "" }
+
+// Target names the endpoints for errors and logs.
+func (l *Link) Target() string {
+	if l.cfg.Client != nil {
+		return strings.Join(l.cfg.Client.Endpoints(), ",")
+	}
+	return strings.Join(l.cfg.Etcd.Endpoints, ",")
+}
+
+// completeEtcdConfig fills in what the caller left unset, except for DialTimeout. The caller's dial options come last and win.
+func (l *Link) completeEtcdConfig() {
+	e := l.cfg.Etcd
+	if e.DialKeepAliveTime == 0 {
+		e.DialKeepAliveTime, e.DialKeepAliveTimeout = keepaliveTime, keepaliveTimeout
+	}
+	if e.Logger == nil && e.LogConfig == nil {
+		e.Logger = zap.NewNop() // it warns at every attempt; the Conn reports changes of state
+	}
+	reconnect := backoff.DefaultConfig
+	reconnect.MaxDelay = maxReconnectDelay
+	reconnect.BaseDelay = min(reconnect.BaseDelay, maxReconnectDelay/4)
+	opts := []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: e.DialTimeout}),
+		grpc.WithContextDialer(l.dial),
+		grpc.WithStatsHandler(connectionObserver{l}),
+		grpc.WithChainUnaryInterceptor(l.observeCall),
+	}
+	if l.cfg.TLS != nil {
+		opts = append(opts, grpc.WithTransportCredentials(newRotatingTLS(l.cfg.TLS, e.TLS)))
+	}
+	e.DialOptions = append(opts, e.DialOptions...)
+}
+
+// run makes the client where that needs the network, and watches a client of the caller's for new connections.
+func (l *Link) run(ctx context.Context) {
+	switch {
+	case l.cfg.Client != nil:
+		conn := l.cfg.Client.ActiveConnection()
+		for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
+			if state = conn.GetState(); state == connectivity.Ready {
+				l.connected()
+			}
+		}
+	case l.authenticates():
+		l.authenticate(ctx)
+	}
+}
+
+// authenticate makes the client, as often as it takes.
+func (l *Link) authenticate(ctx context.Context) {
+	cfg := *l.cfg.Etcd
+	cfg.Context = ctx
+	for {
+		cli, err := clientv3.New(cfg)
+		if err != nil {
+			err = fmt.Errorf("etcd: authenticate as %q at %s: %w", cfg.Username, l.Target(), l.Explain(err))
+		}
+		first := l.set(cli, err)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		if first {
+			klog.Warnf("%v; trying on", err)
+		}
+		delay := authRetryDelay
+		if Refused(err) {
+			delay = l.cfg.RetryDelay
+		}
+		if !Sleep(ctx, Jitter(delay)) {
+			return
+		}
+	}
+}
+
+// set publishes the outcome of an attempt and says whether it was the first.
+func (l *Link) set(cli *clientv3.Client, err error) (first bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first = l.err == nil
+	l.client, l.err = cli, err
+	close(l.changed)
+	l.changed = make(chan struct{})
+	return first
+}
+
+// Get returns the client, waiting for one to exist. A refusal by etcd is returned at once.
+func (l *Link) Get(ctx context.Context) (*clientv3.Client, error) {
+	for {
+		l.mu.Lock()
+		cli, err, changed := l.client, l.err, l.changed
+		l.mu.Unlock()
+		switch {
+		case cli != nil:
+			return cli, nil
+		case Refused(err):
+			return nil, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if err == nil {
+				err = ctx.Err()
+			}
+			return nil, fmt.Errorf("etcd: no client of %s yet: %w", l.Target(), err)
+		}
+	}
+}
+
+// Current returns the client, nil while there is none.
+func (l *Link) Current() *clientv3.Client {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.client
+}
+
+// NextUp returns a channel that is closed when the next new connection is up.
+func (l *Link) NextUp() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.up
+}
+
+func (l *Link) connected() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	close(l.up)
+	l.up = make(chan struct{})
+}
+
+// observeCall keeps why the last call did not reach etcd. The etcd client drops it: its calls wait for a connection, and
+// say only that they waited in vain.
+func (l *Link) observeCall(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	err := invoker(ctx, method, req, reply, cc, opts...)
+	var trouble error
+	switch s := status.Convert(err); s.Code() {
+	case codes.Unavailable:
+		trouble = errors.New(s.Message())
+	case codes.Canceled, codes.DeadlineExceeded:
+		_, why, ok := strings.Cut(s.Message(), "latest balancer error: ") // gRPC's words for a call that waited
+		if !ok {
+			return err // says nothing about the way to etcd
+		}
+		trouble = errors.New(why)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.trouble = trouble
+	return err
+}
+
+// Explain adds to err, where it says no more than that time was up, why etcd was not reached.
+func (l *Link) Explain(err error) error {
+	l.mu.Lock()
+	trouble := l.trouble
+	l.mu.Unlock()
+	if trouble == nil || !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded {
+		return err
+	}
+	return fmt.Errorf("%w; the last attempt: %w", err, trouble)
+}
+
+// dial opens a socket and remembers it for reset.
+func (l *Link) dial(ctx context.Context, addr string) (net.Conn, error) {
+	network := "tcp"
+	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
+		network, addr = "unix", strings.TrimPrefix(path, "//")
+	}
+	// The socket itself goes to gRPC, not a wrapper: it sets TCP_USER_TIMEOUT on it.
+	socket, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for s := range l.sockets {
+		if closed(s) {
+			delete(l.sockets, s)
+		}
+	}
+	l.sockets[socket] = struct{}{}
+	return socket, nil
+}
+
+// closed says whether somebody closed s.
+func closed(s net.Conn) bool {
+	raw, err := s.(syscall.Conn).SyscallConn()
+	return err != nil || raw.Control(func(uintptr) {}) != nil
+}
+
+// Reset closes every socket: gRPC then connects anew at once. It is for a connection that takes everything and answers
+// nothing, which gRPC's own keepalive notices late.
+func (l *Link) Reset() {
+	l.mu.Lock()
+	sockets := l.sockets
+	l.sockets = make(map[net.Conn]struct{})
+	l.mu.Unlock()
+	for s := range sockets {
+		_ = s.Close()
+	}
+}
+
+// Close closes the client, unless it is the caller's.
+func (l *Link) Close() error {
+	l.mu.Lock()
+	cli := l.client
+	l.mu.Unlock()
+	if cli == nil || l.cfg.Client != nil {
+		return nil
+	}
+	// Close reports the end of its own context as an error.
+	if err := cli.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("etcd: close the client of %s: %w", l.Target(), err)
+	}
+	return nil
+}
+
+// connectionObserver is gRPC's hook for new connections.
+type connectionObserver struct{ link *Link }
+
+func (connectionObserver) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
+	return ctx
+}
+func (connectionObserver) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
+	return ctx
+}
+func (connectionObserver) HandleRPC(context.Context, stats.RPCStats) {}
+func (o connectionObserver) HandleConn(_ context.Context, s stats.ConnStats) {
+	if _, ok := s.(*stats.ConnBegin); ok {
+		o.link.connected()
+	}
+}

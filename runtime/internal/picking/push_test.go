@@ -1,0 +1,199 @@
+package picking
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	kitex "github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/loadbalance/lbcache"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
+)
+
+// gated is a balancer that keeps one picker and can be held while it makes one.
+type gated struct {
+	kept           atomic.Pointer[roster.Instance]
+	building, open chan struct{}
+}
+
+func (g *gated) Name() string { return "gated" }
+
+func (g *gated) build(list []kitex.Instance) {
+	if g.building != nil {
+		g.building <- struct{}{}
+		<-g.open
+	}
+	g.kept.Store(list[0].(*roster.Instance))
+}
+
+func (g *gated) GetPicker(res kitex.Result) loadbalance.Picker {
+	if g.kept.Load() == nil {
+		g.build(res.Instances)
+	}
+	return g
+}
+
+func (g *gated) Next(context.Context, any) kitex.Instance { return g.kept.Load() }
+func (g *gated) Rebalance(ch kitex.Change)                { g.build(ch.Result.Instances) }
+func (g *gated) Delete(kitex.Change)                      { g.kept.Store(nil) }
+
+// gatedPusher returns a pushing balancer in front of g alone, and the service that it picks from.
+func gatedPusher(g *gated) (*pushBalancer, *discovery.Service) {
+	dir, s := discovery.NewForTesting(testService)
+	p := &pushBalancer{resolver: &Resolver{dir: dir}, standard: g}
+	p.keys.Store(&map[string]*pickerKey{})
+	return p, s
+}
+
+// show gives a service one instance, as its watcher does.
+func show(s *discovery.Service, addr string) {
+	rec := record.Record{Network: "tcp", Address: addr, Weight: 1}
+	s.ShowForTesting([]kitex.Instance{roster.NewInstance(addr, rec)})
+}
+
+var gatedResult = kitex.Result{Cacheable: true, CacheKey: testService}
+
+// TestAPickerOutdatedWhileBuilt: a change that comes while a target's first picker is built is built after it.
+func TestAPickerOutdatedWhileBuilt(t *testing.T) {
+	g := &gated{building: make(chan struct{}), open: make(chan struct{})}
+	p, s := gatedPusher(g)
+	show(s, "old:1")
+	var running sync.WaitGroup
+	running.Go(func() { p.GetPicker(gatedResult) })
+	<-g.building
+	running.Go(func() { show(s, "new:1") })
+	eventually(t, "the change is known", func() bool { return s.Latest()[0].Address().String() == "new:1" })
+	g.open <- struct{}{}
+	<-g.building
+	g.open <- struct{}{}
+	running.Wait()
+	g.building = nil
+	if got := p.GetPicker(gatedResult).Next(context.Background(), nil).Address().String(); got != "new:1" {
+		t.Errorf("the picker gives %s", got)
+	}
+}
+
+// TestAPickerMadeDuringItsDeletion: a call that is in the balancer while Kitex lets go of the target may leave an outdated
+// picker there. The call notices, and has the newest one built.
+func TestAPickerMadeDuringItsDeletion(t *testing.T) {
+	g := &gated{}
+	p, s := gatedPusher(g)
+	show(s, "old:1")
+	p.GetPicker(gatedResult)
+	g.kept.Store(nil) // as if the deletion had just come by
+	g.building, g.open = make(chan struct{}), make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() { p.GetPicker(gatedResult) })
+	<-g.building // the call builds from the old list
+	p.Delete(kitex.Change{Result: gatedResult})
+	show(s, "new:1")
+	g.building = nil
+	p.GetPicker(gatedResult)
+	g.open <- struct{}{}
+	running.Wait()
+	if got := p.GetPicker(gatedResult).Next(context.Background(), nil).Address().String(); got != "new:1" {
+		t.Errorf("the picker gives %s", got)
+	}
+}
+
+// TestPickersAreNeverStale asks for pickers from many goroutines while the only instance is replaced again and again, and
+// Kitex's cache, and the clients, come and go. After each change the pickers give the new instance and stay with it.
+func TestPickersAreNeverStale(t *testing.T) {
+	w, etcd := syncedWiring(t, 0)
+	p, _ := w.pusher(lbcache.Options{Cacheable: true, RefreshInterval: 5 * time.Millisecond, ExpireInterval: 3 * time.Millisecond})
+	hash := loadbalance.NewConsistentHashOption(func(context.Context, any) string { return "key" })
+	p.adopt("a", loadbalance.NewConsistBalancer(hash))
+	p.adopt("b", loadbalance.NewWeightedRandomBalancer())
+	targets := []rpcinfo.EndpointInfo{rpcinfo.NewEndpointInfo(testService, "", nil, nil)}
+	for _, id := range []string{"a", "b"} {
+		targets = append(targets, rpcinfo.NewEndpointInfo(testService, "", nil, map[string]string{balancerTag: joinTarget(testService, id)}))
+	}
+	pick := func(target rpcinfo.EndpointInfo) string {
+		lb, err := p.factory.Get(context.Background(), target)
+		if err != nil {
+			t.Error(err)
+			return ""
+		}
+		inst := lb.GetPicker().Next(context.Background(), nil)
+		if inst == nil {
+			return ""
+		}
+		return inst.Address().String()
+	}
+	etcd.put("h0:1")
+	etcd.await("h0:1")
+
+	var stop atomic.Bool
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer stop.Store(true)
+	running.Go(func() { // in use without a pause
+		for !stop.Load() {
+			pick(targets[0])
+		}
+	})
+	for _, target := range targets {
+		running.Go(func() { // now and then, so that Kitex lets go of it
+			for !stop.Load() {
+				pick(target)
+				time.Sleep(7 * time.Millisecond)
+			}
+		})
+	}
+	running.Go(func() { // a client with a balancer is closed, another one made
+		for !stop.Load() {
+			p.release("b")
+			p.adopt("b", loadbalance.NewWeightedRandomBalancer())
+			time.Sleep(time.Millisecond)
+		}
+	})
+	for i := range 30 {
+		addr := fmt.Sprintf("h%d:1", i+1)
+		etcd.put(addr)
+		etcd.remove(fmt.Sprintf("h%d:1", i))
+		etcd.await(addr)
+		for _, target := range targets {
+			// The list is known, the pickers are built right after it.
+			gives := func() bool {
+				for range 20 {
+					if pick(target) != addr {
+						return false
+					}
+				}
+				return true
+			}
+			eventually(t, "the pickers give "+addr, gives)
+			if !gives() {
+				t.Fatalf("a picker went back from %s", addr)
+			}
+		}
+	}
+}
+
+// panicking is a user's balancer with a bug.
+type panicking struct{ loadbalance.Loadbalancer }
+
+func (panicking) Rebalance(kitex.Change) { panic("a bug") }
+func (panicking) Delete(kitex.Change)    { panic("a bug") }
+
+// TestABalancersPanicIsItsOwn: a service is followed on, and its other clients are served.
+func TestABalancersPanicIsItsOwn(t *testing.T) {
+	w, etcd := syncedWiring(t, 1)
+	p, _ := testPusher(w, nil)
+	_, bad := testPusher(w, panicking{loadbalance.NewWeightedBalancer()})
+	res := kitex.Result{Cacheable: true, CacheKey: bad}
+	if p.GetPicker(res).Next(context.Background(), nil) == nil {
+		t.Error("no instance")
+	}
+	etcd.put("z:1")
+	etcd.await("10.0.0.0:80", "z:1")
+	p.Delete(kitex.Change{Result: res})
+}

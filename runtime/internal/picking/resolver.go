@@ -1,0 +1,72 @@
+package picking
+
+import (
+	"context"
+	"strings"
+
+	kitex "github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
+)
+
+// Resolver is Kitex's view of the directory. Kitex describes a target by the service's name, or by name/balancer for a
+// client with a balancer of its own.
+type Resolver struct {
+	dir *discovery.Directory
+	id  string
+}
+
+// Name is unique for each Conn: Kitex keeps what belongs to a resolver in process-wide caches, under this name.
+func (r *Resolver) Name() string { return r.id }
+
+// balancerTag is the tag of a client's endpoint that holds its target description when it has a balancer of its own.
+const balancerTag = "kitex-etcd-target"
+
+// Target describes what a call is for: the key of Kitex's caches.
+func (r *Resolver) Target(_ context.Context, target rpcinfo.EndpointInfo) string {
+	service := target.ServiceName()
+	desc, ok := target.Tag(balancerTag)
+	if !ok {
+		return service
+	}
+	name, id := splitTarget(desc)
+	if name == service {
+		return desc
+	}
+	return joinTarget(service, id) // the client was turned to another service
+}
+
+// A service's name cannot contain a slash.
+func joinTarget(service, balancer string) string { return service + "/" + balancer }
+
+func splitTarget(desc string) (service, balancer string) {
+	service, balancer, _ = strings.Cut(desc, "/")
+	return service, balancer
+}
+
+// Resolve returns the instances; see Service.Get. Kitex shares it among callers, so no caller's context counts.
+func (r *Resolver) Resolve(_ context.Context, desc string) (kitex.Result, error) {
+	name, _ := splitTarget(desc)
+	s, err := r.dir.Service(name)
+	if err != nil {
+		return kitex.Result{}, err
+	}
+	list, err := s.Get(context.Background())
+	if err != nil {
+		return kitex.Result{}, err
+	}
+	return kitex.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
+}
+
+// Diff finds changes of weight and of tags too, and costs nothing when there are none.
+func (r *Resolver) Diff(cacheKey string, prev, next kitex.Result) (kitex.Change, bool) {
+	added, updated, removed := roster.Diff(prev.Instances, next.Instances)
+	return kitex.Change{
+		Result:  kitex.Result{Cacheable: next.Cacheable, CacheKey: cacheKey, Instances: next.Instances},
+		Added:   added,
+		Updated: updated,
+		Removed: removed,
+	}, len(added)+len(updated)+len(removed) > 0
+}

@@ -1,0 +1,253 @@
+package registration
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
+)
+
+var (
+	errLeaseGone  = errors.New("etcd says that the lease does not exist")
+	errDeleted    = errors.New("the key was deleted")
+	errUnlisted   = errors.New("the key is not among those of the lease")
+	errWatchEnded = errors.New("the watch ended")
+)
+
+// observe asks for the lease and the keys under it. It is the belt to the watches' braces.
+func (r *Registrar) observe() {
+	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
+	cli := r.link.Current()
+	if cli == nil || r.silent {
+		return // the first answer brings the check forward
+	}
+	attached := make(map[string]struct{}, len(r.entries))
+	if r.lease != 0 {
+		ctx, cancel := r.rpcContext(r.link.Closing())
+		defer cancel()
+		resp, err := cli.TimeToLive(ctx, r.lease, clientv3.WithAttachedKeys())
+		if err != nil {
+			return
+		}
+		if resp.TTL < 0 { // 0 is less than a second
+			r.leaseLost(errLeaseGone)
+		}
+		for _, key := range resp.Keys {
+			attached[string(key)] = struct{}{}
+			if r.entries[string(key)] == nil {
+				r.removeLeftover(string(key))
+			}
+		}
+	}
+	for _, reg := range r.regs {
+		if _, ok := r.pending[reg]; ok {
+			continue
+		}
+		for _, e := range reg.entries {
+			if _, ok := attached[e.Key]; ok {
+				continue
+			}
+			if e.taken {
+				r.lost[e] = struct{}{} // stands again if the other's record is gone
+				r.retryAt = time.Time{}
+			} else {
+				r.lose(e, errUnlisted)
+			}
+		}
+	}
+}
+
+// lose notes that a record is gone although its server runs.
+func (r *Registrar) lose(e *entry, cause error) {
+	if _, ok := r.lost[e]; ok {
+		return
+	}
+	r.lost[e] = struct{}{}
+	r.retryAt = time.Time{}
+	klog.Warnf("etcd: the registration %s is gone; it is restored: %v", e.Key, cause)
+	r.event(RecordLost, e, cause)
+}
+
+// removeLeftover removes a record of ours that nobody wants: a write whose answer was lost arrived after its removal.
+func (r *Registrar) removeLeftover(key string) {
+	e := &entry{Record: Record{Key: key}, sent: true}
+	r.entries[key] = e
+	r.removing[e] = struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// recordNews is what a watch saw.
+type recordNews struct {
+	events    []*clientv3.Event
+	compacted bool // some events were missed
+}
+
+// watch is what tells of changes to the records of one service: the key alone as long as it is one, so that a process
+// does not hear of every other instance; the whole service beside it when there are more.
+type watch struct {
+	entries int
+	whole   bool // the whole service is watched
+	cancels []context.CancelFunc
+}
+
+func (w *watch) stop() {
+	for _, cancel := range w.cancels {
+		cancel()
+	}
+	w.cancels, w.whole = nil, false
+}
+
+// watch begins to watch a record that was just written, unless it is watched.
+func (r *Registrar) watch(e *entry) {
+	w := r.watches[e.Service]
+	if w == nil {
+		w = &watch{}
+		r.watches[e.Service] = w
+	}
+	if !e.watched {
+		e.watched = true
+		w.entries++
+	}
+	if w.whole || w.entries == 1 && len(w.cancels) == 1 {
+		return
+	}
+	rw := recordWatch{link: r.link, retryDelay: r.cfg.Retry.RetryDelay, key: e.Key, next: e.rev + 1, news: r.news}
+	if w.entries > 1 {
+		w.whole = true
+		rw.key, rw.opts = record.ServicePrefix(r.cfg.Prefix, e.Service), []clientv3.OpOption{clientv3.WithPrefix()}
+	}
+	ctx, cancel := context.WithCancel(r.link.Running())
+	if !r.link.Start(func(context.Context) { rw.run(ctx) }) {
+		cancel()
+		return
+	}
+	w.cancels = append(w.cancels, cancel)
+}
+
+// restartWatches begins all watches anew at rev: etcd was rebuilt, or restored from a backup, and counts its revisions again from
+// below those that the watches wait for.
+func (r *Registrar) restartWatches(rev int64) {
+	for _, w := range r.watches {
+		w.stop()
+	}
+	for _, e := range r.entries {
+		if e.watched {
+			e.rev = rev
+			r.watch(e)
+		}
+	}
+	r.observeAt = time.Now()
+}
+
+// unwatch ends the watching of a record.
+func (r *Registrar) unwatch(e *entry) {
+	if !e.watched {
+		return
+	}
+	e.watched = false
+	w := r.watches[e.Service]
+	if w.entries--; w.entries == 0 {
+		w.stop()
+		delete(r.watches, e.Service)
+	}
+}
+
+// applyNews takes what a watch saw.
+func (r *Registrar) applyNews(n recordNews) {
+	if n.compacted {
+		r.observeAt = time.Now()
+	}
+	for _, ev := range n.events {
+		key, deleted := string(ev.Kv.Key), ev.Type == mvccpb.DELETE
+		e := r.entries[key]
+		if e == nil {
+			if !deleted && r.ours(ev.Kv) {
+				r.removeLeftover(key)
+			}
+			continue
+		}
+		if e.reg == nil || r.regs[e.reg.info] != e.reg || ev.Kv.ModRevision <= e.rev {
+			continue // being removed, or older than our last write
+		}
+		if _, ok := r.pending[e.reg]; ok {
+			continue // about to be written anyway
+		}
+		switch {
+		case deleted && e.taken:
+			// The process that took over may be about to repair it. A check finds out.
+			if at := time.Now().Add(link.Jitter(reclaimDelay)); at.Before(r.observeAt) {
+				r.observeAt = at
+			}
+		case deleted:
+			r.lose(e, errDeleted)
+		case !r.ours(ev.Kv):
+			r.take(e, ev.Kv)
+		}
+	}
+}
+
+// recordWatch is the goroutine of one watch.
+type recordWatch struct {
+	link       *link.Link
+	retryDelay time.Duration // after a refusal
+	key        string
+	opts       []clientv3.OpOption
+	next       int64 // the revision to watch from
+	news       chan<- recordNews
+}
+
+// run watches until ctx ends, across interruptions.
+func (w *recordWatch) run(ctx context.Context) {
+	failing := false
+	for ctx.Err() == nil {
+		cli, err := w.link.Get(ctx)
+		if err == nil {
+			err = w.watch(ctx, cli)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		delay := reopenDelay
+		if link.Permanent(err) {
+			delay = w.retryDelay
+			if !failing {
+				failing = true
+				klog.Warnf("etcd: %s cannot be watched, its loss is noticed late: %v", w.key, err)
+			}
+		}
+		link.Sleep(ctx, link.Jitter(delay))
+	}
+}
+
+func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
+	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	defer cancel()
+	for resp := range cli.Watch(ctx, w.key, append(w.opts, clientv3.WithRev(w.next))...) {
+		if err := resp.Err(); err != nil {
+			if errors.Is(err, rpctypes.ErrCompacted) {
+				w.next = resp.CompactRevision
+				w.send(ctx, recordNews{compacted: true})
+			}
+			return err
+		}
+		if len(resp.Events) > 0 {
+			w.next = resp.Header.Revision + 1
+			w.send(ctx, recordNews{events: resp.Events})
+		}
+	}
+	return errWatchEnded
+}
+
+func (w *recordWatch) send(ctx context.Context, n recordNews) {
+	select {
+	case w.news <- n:
+	case <-ctx.Done():
+	}
+}

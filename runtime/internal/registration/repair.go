@@ -1,0 +1,234 @@
+package registration
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+)
+
+// reconcile tries to make etcd what is wanted, and decides when to try again if that failed.
+func (r *Registrar) reconcile() {
+	err := r.link.Explain(r.round(r.link.Closing()))
+	r.lastErr = err
+	if err == nil || !r.dirty() {
+		r.failures = 0
+		return
+	}
+	delay := r.cfg.Retry.RetryDelay
+	if r.repairing() {
+		delay = r.countFailure(err)
+	}
+	if len(r.waiting) > 0 {
+		delay = min(delay, callRetryDelay)
+	}
+	r.retryAt = time.Now().Add(link.Jitter(delay))
+}
+
+// repairing says whether something is not as it should be that nobody waits for.
+func (r *Registrar) repairing() bool { return len(r.lost) > 0 || len(r.waiting) == 0 }
+
+// countFailure bounds a repair and returns the time to the next attempt. One line is logged when a repair begins to fail
+// and one when it ends without success.
+func (r *Registrar) countFailure(err error) (delay time.Duration) {
+	retry := r.cfg.Retry
+	r.failures++
+	if r.failures == 1 {
+		klog.Warnf("etcd: the registrations at %s are not in order, trying on: %v", r.link.Target(), err)
+	}
+	if retry.MaxAttemptTimes == 0 || r.failures < retry.MaxAttemptTimes {
+		return retry.RetryDelay
+	}
+	klog.Errorf("etcd: the registrations at %s could not be repaired in %d attempts, the next begins in %v: %v",
+		r.link.Target(), r.failures, retry.ObserveDelay, err)
+	r.cfg.Notify(Event{Type: RepairFailed, Err: err})
+	r.failures = 0
+	return retry.ObserveDelay
+}
+
+// round does once what is to be done. Removals come first: their callers hold up the end of a process.
+func (r *Registrar) round(ctx context.Context) error {
+	wait, cancel := r.rpcContext(ctx)
+	cli, err := r.link.Get(wait)
+	cancel()
+	if err != nil {
+		r.failPending(err)
+		return err
+	}
+	refusal := r.remove(ctx, cli)
+	if refusal != nil && !link.Permanent(refusal) {
+		return refusal
+	}
+	err = r.put(ctx, cli)
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		r.leaseLost(err)
+		err = r.put(ctx, cli)
+	}
+	if err == nil {
+		err = refusal
+	}
+	return err
+}
+
+// rpcContext bounds one request to etcd, so that those who wait are answered in time.
+func (r *Registrar) rpcContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline := time.Now().Add(rpcTimeout)
+	for reg := range r.waiting {
+		if reg.call.deadline.Before(deadline) {
+			deadline = reg.call.deadline
+		}
+	}
+	return context.WithDeadline(ctx, deadline)
+}
+
+// put writes what is pending or lost, under a lease that it grants when there is none.
+func (r *Registrar) put(ctx context.Context, cli *clientv3.Client) error {
+	if len(r.pending)+len(r.lost) == 0 {
+		return nil
+	}
+	if r.lease == 0 {
+		if err := r.grant(ctx, cli); err != nil {
+			r.failPending(err)
+			return err
+		}
+	}
+	refusal := r.putPending(ctx, cli)
+	if refusal != nil && !link.Permanent(refusal) {
+		return refusal
+	}
+	if err := r.putLost(ctx, cli); err != nil {
+		return err
+	}
+	return refusal
+}
+
+// putPending writes new registrations, whatever stands at their keys: the newer process wins. Those of many servers
+// share a transaction; when etcd refuses one, each is tried alone, so that no server suffers for another.
+func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error {
+	var refusal error
+	for len(r.pending) > 0 {
+		batch, ops := r.nextPending()
+		resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, ops, nil))
+		if err == nil {
+			for _, reg := range batch {
+				r.written(reg, resp.Header.Revision)
+			}
+			continue
+		}
+		if !link.Permanent(err) {
+			return err
+		}
+		refusal = err
+		for _, reg := range batch {
+			resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(reg.entries), nil))
+			switch {
+			case err == nil:
+				r.written(reg, resp.Header.Revision)
+			case !link.Permanent(err):
+				return err
+			default:
+				r.failRefused(reg, err)
+			}
+		}
+		break // what is left stays pending, for the next attempt
+	}
+	return refusal
+}
+
+// nextPending takes registrations for one transaction.
+func (r *Registrar) nextPending() (batch []*registration, ops []clientv3.Op) {
+	for reg := range r.pending {
+		if len(ops)+len(reg.entries) > MaxTxnOps {
+			continue
+		}
+		batch = append(batch, reg)
+		ops = append(ops, r.puts(reg.entries)...)
+		if len(ops) == MaxTxnOps {
+			break
+		}
+	}
+	return batch, ops
+}
+
+// written notes that a pending registration was written at revision rev.
+func (r *Registrar) written(reg *registration, rev int64) {
+	delete(r.pending, reg)
+	delete(r.waiting, reg)
+	for _, e := range reg.entries {
+		e.rev, e.taken = rev, false
+		r.watch(e)
+		r.event(Registered, e, nil)
+		klog.Infof("etcd: registered %s", e.Key)
+	}
+	reg.call.settle(nil)
+}
+
+// failPending ends the Registers that wait when err will not go away by itself.
+func (r *Registrar) failPending(err error) {
+	if !link.Permanent(err) {
+		return
+	}
+	for reg := range r.pending {
+		r.failRefused(reg, err)
+	}
+}
+
+func (r *Registrar) failRefused(reg *registration, err error) {
+	for _, e := range reg.entries {
+		e.sent = e.rev != 0
+	}
+	r.fail(reg, fmt.Errorf("etcd: register %s: etcd at %s refused: %w", reg.entries[0].Key, r.link.Target(), err))
+}
+
+// putLost writes records anew that are missing, and leaves alone what another process wrote.
+func (r *Registrar) putLost(ctx context.Context, cli *clientv3.Client) error {
+	restored := 0
+	err := r.inBatches(r.lost, func(batch []*entry) error {
+		n, err := r.restore(ctx, cli, batch)
+		restored += n
+		return err
+	})
+	if restored > 0 {
+		klog.Infof("etcd: restored %d registrations at %s", restored, r.link.Target())
+	}
+	return err
+}
+
+// inBatches calls write for as many of set at a time as fit into one transaction. When etcd refuses a batch, each record
+// is tried alone, so that no server suffers for another. It stops early, with nil, when there are new requests.
+func (r *Registrar) inBatches(set map[*entry]struct{}, write func([]*entry) error) (refusal error) {
+	for batch := range slices.Chunk(slices.Collect(maps.Keys(set)), MaxTxnOps) {
+		err := write(batch)
+		if link.Permanent(err) && len(batch) > 1 {
+			for i := range batch {
+				if err = write(batch[i : i+1]); err != nil && !link.Permanent(err) {
+					return err
+				}
+				refusal = cmp.Or(refusal, err)
+			}
+			continue
+		}
+		if err != nil && !link.Permanent(err) {
+			return err
+		}
+		refusal = cmp.Or(refusal, err)
+		if len(r.wake) > 0 {
+			break
+		}
+	}
+	return refusal
+}
+
+// remove deletes the records that are no longer wanted, where they are ours.
+func (r *Registrar) remove(ctx context.Context, cli *clientv3.Client) error {
+	return r.inBatches(r.removing, func(batch []*entry) error { return r.delete(ctx, cli, batch) })
+}

@@ -1,0 +1,186 @@
+package registration
+
+import (
+	"context"
+	"errors"
+
+	"github.com/cloudwego/kitex/pkg/klog"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+)
+
+// MaxTxnOps is the most that etcd takes in one transaction by default (--max-txn-ops).
+const MaxTxnOps = 128
+
+// errContended is a record that others wrote between our reading and our writing it, twice.
+var errContended = errors.New("etcd: the record keeps being changed by others")
+
+func (r *Registrar) puts(entries []*entry) []clientv3.Op {
+	ops := make([]clientv3.Op, len(entries))
+	for i, e := range entries {
+		e.sent = true
+		ops[i] = clientv3.OpPut(e.Key, e.Value, clientv3.WithLease(r.lease))
+	}
+	return ops
+}
+
+// restore writes those of batch that are missing or stand under an earlier lease of ours.
+func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*entry) (restored int, err error) {
+	cmps := make([]clientv3.Cmp, len(batch))
+	for i, e := range batch {
+		cmps[i] = clientv3.Compare(clientv3.CreateRevision(e.Key), "=", 0)
+	}
+	resp, err := r.txn(ctx, cli, clientv3.OpTxn(cmps, r.puts(batch), looks(batch)))
+	if err != nil {
+		return 0, err
+	}
+	if !resp.Succeeded {
+		// Some are there. Write the others as they were seen.
+		var missing []*entry
+		cmps = cmps[:0]
+		for i, e := range batch {
+			kv := looked(resp, i)
+			switch {
+			case kv == nil:
+				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", 0))
+			case clientv3.LeaseID(kv.Lease) == r.lease:
+				e.rev, e.taken = kv.ModRevision, false
+				delete(r.lost, e)
+				continue
+			case r.ours(kv):
+				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
+			default:
+				r.take(e, kv)
+				continue
+			}
+			missing = append(missing, e)
+		}
+		if batch = missing; len(batch) == 0 {
+			return 0, nil
+		}
+		if resp, err = r.txn(ctx, cli, clientv3.OpTxn(cmps, r.puts(batch), nil)); err != nil {
+			return 0, err
+		}
+		if !resp.Succeeded {
+			return 0, errContended
+		}
+	}
+	for _, e := range batch {
+		e.rev, e.taken = resp.Header.Revision, false
+		delete(r.lost, e)
+		r.watch(e)
+		r.event(Restored, e, nil)
+	}
+	return len(batch), nil
+}
+
+func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*entry) error {
+	cmps := make([]clientv3.Cmp, len(batch))
+	for i, e := range batch {
+		cmps[i] = clientv3.Compare(clientv3.LeaseValue(e.Key), "=", r.lease)
+		if r.lease == 0 { // 0 is also the lease of a missing key
+			cmps[i] = clientv3.Compare(clientv3.CreateRevision(e.Key), "=", 0)
+		}
+	}
+	resp, err := r.txn(ctx, cli, clientv3.OpTxn(cmps, deletes(batch), looks(batch)))
+	if err != nil {
+		return err
+	}
+	if !resp.Succeeded {
+		// Some are gone or another process's. Delete ours as they were seen.
+		var ours []*entry
+		cmps = cmps[:0]
+		for i, e := range batch {
+			kv := looked(resp, i)
+			if kv == nil || !r.ours(kv) {
+				r.removed(e, false)
+				continue
+			}
+			ours = append(ours, e)
+			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
+		}
+		if batch = ours; len(batch) == 0 {
+			return nil
+		}
+		if resp, err = r.txn(ctx, cli, clientv3.OpTxn(cmps, deletes(batch), nil)); err != nil {
+			return err
+		}
+		if !resp.Succeeded {
+			return errContended
+		}
+	}
+	for _, e := range batch {
+		r.removed(e, true)
+	}
+	return nil
+}
+
+// removed notes that a record is gone; deleted says whether we deleted it.
+func (r *Registrar) removed(e *entry, deleted bool) {
+	if e.rev != 0 { // else nobody was told that it stood
+		e.reg.deleted = e.reg.deleted || deleted
+		r.event(Deregistered, e, nil)
+		klog.Infof("etcd: deregistered %s", e.Key)
+	}
+	r.forget(e)
+}
+
+// ours says whether a record stands under a lease of this Conn.
+func (r *Registrar) ours(kv *mvccpb.KeyValue) bool {
+	_, ok := r.leases[clientv3.LeaseID(kv.Lease)]
+	return ok
+}
+
+// take notes that another process's record stands at e's key. The newer server wins: it is left alone.
+func (r *Registrar) take(e *entry, kv *mvccpb.KeyValue) {
+	delete(r.lost, e)
+	e.rev = kv.ModRevision
+	if e.taken {
+		return
+	}
+	e.taken = true
+	klog.Warnf("etcd: another process registered %s; it is left alone until that record is gone", e.Key)
+	r.event(TakenOver, e, nil)
+}
+
+func (r *Registrar) txn(ctx context.Context, cli *clientv3.Client, op clientv3.Op) (*clientv3.TxnResponse, error) {
+	ctx, cancel := r.rpcContext(ctx)
+	defer cancel()
+	resp, err := cli.Do(ctx, op)
+	if err != nil {
+		r.doubt = r.doubt || link.Unanswered(err)
+		return nil, err
+	}
+	if rev := resp.Txn().Header.Revision; rev < r.rev {
+		r.restartWatches(rev)
+	}
+	r.rev = resp.Txn().Header.Revision
+	return resp.Txn(), nil
+}
+
+// looks asks how the records stand. Not WithKeysOnly: from etcd 3.7 on that leaves out the lease, which says whose they are.
+func looks(entries []*entry) []clientv3.Op {
+	ops := make([]clientv3.Op, len(entries))
+	for i, e := range entries {
+		ops[i] = clientv3.OpGet(e.Key)
+	}
+	return ops
+}
+
+// looked is the answer to the i-th of looks; nil means that the key is missing.
+func looked(resp *clientv3.TxnResponse, i int) *mvccpb.KeyValue {
+	if kvs := resp.Responses[i].GetResponseRange().GetKvs(); len(kvs) > 0 {
+		return kvs[0]
+	}
+	return nil
+}
+
+func deletes(entries []*entry) []clientv3.Op {
+	ops := make([]clientv3.Op, len(entries))
+	for i, e := range entries {
+		ops[i] = clientv3.OpDelete(e.Key)
+	}
+	return ops
+}

@@ -1,0 +1,86 @@
+package etcd
+
+import (
+	"crypto/tls"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
+)
+
+// Option changes a Config. Options run in order, so that the last one wins.
+type Option func(*Config)
+
+// WithTLSOpt secures the connection to etcd. caFile names the certificate authorities that etcd's certificate is
+// verified against, in PEM; empty means those of the system. certFile and keyFile name this process's certificate and
+// key, for an etcd that asks for one; both empty means none. The files are read by the constructor, which fails when one
+// is missing or malformed, and again at every new connection, so that rotated files need no restart.
+func WithTLSOpt(certFile, keyFile, caFile string) Option {
+	return func(c *Config) { c.tlsFiles = &link.TLSFiles{Cert: certFile, Key: keyFile, CA: caFile} }
+}
+
+// WithTLSConfig secures the connection to etcd with a configuration of the caller's. nil is an error of the
+// constructor: it never means plaintext.
+func WithTLSConfig(t *tls.Config) Option {
+	return func(c *Config) {
+		c.tlsFiles = nil
+		if c.EtcdConfig.TLS = t; t == nil {
+			c.tlsFiles = &link.TLSFiles{Missing: true}
+		}
+	}
+}
+
+// WithAuthOpt sets the user that etcd is asked as. An empty username or password is an error of the constructor.
+func WithAuthOpt(username, password string) Option {
+	return func(c *Config) {
+		c.EtcdConfig.Username, c.EtcdConfig.Password = username, password
+	}
+}
+
+// WithDialTimeoutOpt bounds the making of one connection to etcd; 0 means DefaultDialTimeout.
+func WithDialTimeoutOpt(dialTimeout time.Duration) Option {
+	return func(c *Config) { c.EtcdConfig.DialTimeout = dialTimeout }
+}
+
+// WithEtcdServicePrefix sets Config.Prefix, [DefaultPrefix] without it. One that is not UTF-8 or holds control characters is
+// an error of the constructor.
+func WithEtcdServicePrefix(prefix string) Option { return func(c *Config) { c.Prefix = prefix } }
+
+// WithDefaultWeight sets Config.DefaultWeight: the weight of instances that have none of their own, 10 without it. A
+// negative one is an error of the constructor.
+func WithDefaultWeight(defaultWeight int) Option {
+	return func(c *Config) { c.DefaultWeight = defaultWeight }
+}
+
+// WithClient sets Config.Client: bring your own etcd client. Its endpoints, TLS, credentials and dial options are the
+// caller's business; the constructor refuses them beside it.
+func WithClient(client *clientv3.Client) Option { return func(c *Config) { c.Client = client } }
+
+// WithRetry sets Config.Retry: how lost registrations are repaired. nil means the defaults of package retry.
+func WithRetry(r *retry.Config) Option { return func(c *Config) { c.Retry = r } }
+
+// WithLeaseTTL sets Config.LeaseTTL: how long the records of a process that died stay. It is rounded up to whole seconds; 0
+// means the environment variable KITEX_ETCD_REGISTRY_LEASE_TTL, else [DefaultLeaseTTL]. Less than a second is an error of
+// the constructor.
+func WithLeaseTTL(d time.Duration) Option { return func(c *Config) { c.LeaseTTL = d } }
+
+// WithDrainDelay sets Config.DrainDelay: how long a server serves on after its record is gone, [DefaultDrainDelay] without
+// it. 0 means not at all; a negative one is an error of the constructor.
+func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDelay = d } }
+
+// WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port or a host alone. Empty means the listen
+// address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
+func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
+
+// WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
+// back. What etcd or this package refuses for good is an error of Run nevertheless.
+func WithBackgroundRegister() Option { return func(c *Config) { c.BackgroundRegister = true } }
+
+// WithEmptyProtection sets Config.EmptyProtection: how long clients go on with instances that vanished without being
+// deregistered, when there are no others. 0 means twice the lease TTL, 30 s at least; negative means not at all.
+func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.EmptyProtection = d } }
+
+// WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
+func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }

@@ -1,0 +1,66 @@
+package etcd
+
+import (
+	"context"
+	"iter"
+	"time"
+
+	kitex "github.com/cloudwego/kitex/pkg/discovery"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+)
+
+// Instances returns the instances of service as Kitex clients of this Conn see them: sorted by address, weights and tags
+// included. The slice is shared: do not change it. No instances are an empty slice and no error. The first call for a
+// service asks etcd and waits, for 3 s at most or until ctx ends; its error then says why. After that, calls return
+// what was last known, without asking anybody.
+func (c *Conn) Instances(ctx context.Context, service string) ([]kitex.Instance, error) {
+	s, err := c.service(service)
+	if err != nil {
+		return nil, err
+	}
+	return s.Get(ctx)
+}
+
+// Watch yields the instances of service: at once what Instances returns, then every new list, as soon as it is known. A
+// reader that is slower than the changes gets the newest list only. It ends, after an error, when the first list cannot
+// be had, when ctx ends, and when the Conn is closed.
+func (c *Conn) Watch(ctx context.Context, service string) iter.Seq2[[]kitex.Instance, error] {
+	return func(yield func([]kitex.Instance, error) bool) {
+		s, err := c.service(service)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		s.Watch(ctx)(yield)
+	}
+}
+
+func (c *Conn) service(name string) (*discovery.Service, error) {
+	if c == nil {
+		return nil, errNilConn
+	}
+	return c.directory.Service(name)
+}
+
+// ServiceStatus is what a Conn knows of a service that it discovers.
+type ServiceStatus struct {
+	Service   string
+	Instances int       // how many there are for clients
+	Synced    time.Time // when etcd last confirmed them; zero if it never has
+	Idle      bool      // not used for minutes: etcd is not asked about it until the next use
+}
+
+// Services returns the services that were asked for through this Conn so far, sorted by name. It asks nobody and does not count
+// as a use of them: it is for metrics and health checks. A nil Conn has none.
+func (c *Conn) Services() []ServiceStatus {
+	if c == nil {
+		return nil
+	}
+	services := c.directory.Services()
+	list := make([]ServiceStatus, len(services))
+	for i, s := range services {
+		list[i] = ServiceStatus{Service: s.Name(), Instances: len(s.Latest()), Synced: s.Synced(), Idle: s.Idle()}
+	}
+	return list
+}
