@@ -70,6 +70,8 @@ type Config struct {
 	// EmptyProtection is how long instances that vanished without an explicit delete are remembered, to be served
 	// when a service's list would otherwise become empty; 0 means max(2 × LeaseTTL, 30 s), negative means none.
 	EmptyProtection time.Duration
+	// Ejection keeps calls from instances that do not answer. It starts out as true. See WithEjection.
+	Ejection bool
 	// EventHandler is told what happens to registrations and watches; nil means nobody is. See Event.
 	EventHandler func(Event)
 
@@ -86,7 +88,7 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 	c := &Config{
 		EtcdConfig: &clientv3.Config{Endpoints: endpoints},
 		Prefix:     DefaultPrefix,
-		DrainDelay: DefaultDrainDelay,
+		DrainDelay: DefaultDrainDelay, Ejection: true,
 	}
 	for _, opt := range opts {
 		if opt == nil {

@@ -62,7 +62,13 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 		Notify:          c.events.ofDiscovery,
 		Context:         cfg.EtcdConfig.Context,
 	})
-	c.wiring = picking.New(c.directory, fmt.Sprintf("kitex-etcd-%d", connCount.Add(1)))
+	c.wiring = picking.New(picking.Config{
+		Directory: c.directory,
+		ID:        fmt.Sprintf("kitex-etcd-%d", connCount.Add(1)),
+		KeepAll:   !cfg.Ejection,
+		Start:     l.Start,
+		Notify:    c.events.ofPicking,
+	})
 	return c, nil
 }
 

@@ -6,13 +6,15 @@ import (
 	"time"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/picking"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered) and of discovery (Synced to InvalidRecord).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), and of calls (Ejected,
+// Readmitted).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -42,12 +44,19 @@ const (
 	// EventInvalidRecord: the key at Key is not an instance, for the reason in Err, and is ignored, as may be more that
 	// were found together with it. Sent once for each revision of a key.
 	EventInvalidRecord
+	// EventEjected: clients of this Conn do not call the instance of Service at Address any more, because it does not answer
+	// them; Err is how an attempt ended. Its record in etcd is as it was. See WithEjection.
+	EventEjected
+	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
+	// anew, or is gone from etcd. Err is why it was ejected.
+	EventReadmitted
 )
 
 var eventNames = [...]string{
 	EventRegistered: "registered", EventLeaseLost: "lease lost", EventRecordLost: "record lost", EventTakenOver: "taken over",
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
+	EventEjected: "ejected", EventReadmitted: "readmitted",
 }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
@@ -66,6 +75,7 @@ type Event struct {
 	Time    time.Time // when it happened
 	Service string    // empty where all services of the Conn are meant
 	Key     string    // the key in etcd, where one is meant
+	Address string    // host:port of the instance, where one is meant that clients call
 	Err     error     // the cause, where there is one
 	Dropped int       // how many events before this one were dropped because the handler did not keep up
 }
@@ -134,6 +144,14 @@ func (q *eventQueue) ofDiscovery(ev discovery.Event) {
 		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
+}
+
+func (q *eventQueue) ofPicking(ev picking.Event) {
+	typ := EventReadmitted
+	if ev.Ejected {
+		typ = EventEjected
+	}
+	q.send(Event{Type: typ, Service: ev.Service, Address: ev.Address, Err: ev.Err})
 }
 
 // close lets the handler see what is queued, for closeGrace at most: a handler that called Close itself would otherwise

@@ -84,3 +84,12 @@ func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.Em
 
 // WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
 func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }
+
+// WithEjection sets Config.Ejection: whether clients keep calls from instances that do not answer them. They do without this
+// option. An instance is ejected when a connection to it is refused, when the making of one times out twice in a row, or when
+// three calls in a row get no answer, provided that another instance of the service answered meanwhile. It is called
+// again when a connection can be made, or one call, tried every 2 s, gets an answer. Half of the instances, rounded up,
+// always stay.
+//
+// A call gets no answer when its time is up: without client.WithRPCTimeout nobody notices an instance that hangs.
+func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }

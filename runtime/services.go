@@ -46,7 +46,8 @@ func (c *Conn) service(name string) (*discovery.Service, error) {
 // ServiceStatus is what a Conn knows of a service that it discovers.
 type ServiceStatus struct {
 	Service   string
-	Instances int       // how many there are for clients
+	Instances int       // how many etcd holds, or held when it was last heard
+	Ejected   int       // how many of them clients do not call because they do not answer; see WithEjection
 	Synced    time.Time // when etcd last confirmed them; zero if it never has
 	Idle      bool      // not used for minutes: etcd is not asked about it until the next use
 }
@@ -60,7 +61,7 @@ func (c *Conn) Services() []ServiceStatus {
 	services := c.directory.Services()
 	list := make([]ServiceStatus, len(services))
 	for i, s := range services {
-		list[i] = ServiceStatus{Service: s.Name(), Instances: len(s.Latest()), Synced: s.Synced(), Idle: s.Idle()}
+		list[i] = ServiceStatus{Service: s.Name(), Instances: len(s.Latest()), Ejected: c.wiring.Ejected(s.Name()), Synced: s.Synced(), Idle: s.Idle()}
 	}
 	return list
 }

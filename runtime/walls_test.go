@@ -16,7 +16,8 @@ var walls = map[string][]string{
 	"runtime/internal/link":         {},
 	"runtime/internal/registration": {"runtime/internal/link", "runtime/internal/record", "runtime/retry"},
 	"runtime/internal/discovery":    {"runtime/internal/link", "runtime/internal/record", "runtime/internal/roster"},
-	"runtime/internal/picking":      {"runtime/internal/discovery", "runtime/internal/roster"},
+	"runtime/internal/health":       {},
+	"runtime/internal/picking":      {"runtime/internal/discovery", "runtime/internal/health", "runtime/internal/roster"},
 	"runtime/retry":                 {},
 	"runtime": {
 		"runtime/internal/discovery", "runtime/internal/link", "runtime/internal/picking", "runtime/internal/record",
@@ -29,7 +30,7 @@ var walls = map[string][]string{
 }
 
 // pure are the packages that do no I/O: neither the etcd client nor Kitex's client or server is anywhere beneath them.
-var pure = []string{"runtime/internal/record", "runtime/internal/roster"}
+var pure = []string{"runtime/internal/health", "runtime/internal/record", "runtime/internal/roster"}
 
 func goList(t *testing.T, args ...string) []string {
 	t.Helper()

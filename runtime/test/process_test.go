@@ -2,6 +2,7 @@ package test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,8 @@ const (
 	childTTL  = "KITEX_ETCD_TEST_TTL"
 	// childService is the service that a child serves: Chat, or else Hello.
 	childService = "KITEX_ETCD_TEST_SERVICE"
+	// childAddr is where a child listens; a free port without it.
+	childAddr = "KITEX_ETCD_TEST_ADDR"
 )
 
 // childMain runs and exits in a process that a test started, and returns in every other. It is a server as a user writes it. It prints its address when it is registered.
@@ -62,7 +65,7 @@ func serveChild(endpoints []string) error {
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", cmp.Or(os.Getenv(childAddr), "127.0.0.1:0"))
 	if err != nil {
 		return err
 	}
@@ -116,9 +119,11 @@ func startChildren(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, n
 	return children
 }
 
-func startChild(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration) (*child, error) {
+// startChild starts a server and returns when it is registered; env are more variables of its environment.
+func startChild(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, env ...string) (*child, error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEtcd+"="+strings.Join(cluster.Endpoints(), ","), childTTL+"="+ttl.String())
+	cmd.Env = append(cmd.Env, env...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

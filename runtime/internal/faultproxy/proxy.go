@@ -20,11 +20,12 @@ import (
 // A Proxy forwards TCP connections to a target until told otherwise. Its methods
 // may be called concurrently.
 type Proxy struct {
-	target   string
-	listener net.Listener
-	running  sync.WaitGroup
+	target  string
+	addr    string
+	running sync.WaitGroup
 
-	mu      sync.Mutex
+	mu       sync.Mutex
+	listener net.Listener
 	changed sync.Cond // the mode, or a link's state
 	mode    mode
 	links   map[*link]struct{}
@@ -56,15 +57,15 @@ func Start(t testing.TB, target string) *Proxy {
 	if err != nil {
 		t.Fatalf("faultproxy: %v", err)
 	}
-	p := &Proxy{target: target, listener: listener, links: make(map[*link]struct{})}
+	p := &Proxy{target: target, addr: listener.Addr().String(), listener: listener, links: make(map[*link]struct{})}
 	p.changed.L = &p.mu
-	p.running.Go(p.accept)
+	p.running.Go(func() { p.accept(listener) })
 	t.Cleanup(p.close)
 	return p
 }
 
 // Addr returns the address to connect to instead of the target's.
-func (p *Proxy) Addr() string { return p.listener.Addr().String() }
+func (p *Proxy) Addr() string { return p.addr }
 
 // Conns returns the number of connections that clients have open, or, if black-holed,
 // believe to have open.
@@ -91,6 +92,27 @@ func (p *Proxy) Refuse() {
 	p.Cut()
 }
 
+// Shut stops listening and resets every connection: the kernel refuses new ones, as it does for a process that is gone.
+func (p *Proxy) Shut() {
+	p.mu.Lock()
+	p.listener.Close()
+	p.mu.Unlock()
+	p.Cut()
+}
+
+// Open listens again after Shut, at the same address.
+func (p *Proxy) Open(t testing.TB) {
+	t.Helper()
+	listener, err := net.Listen("tcp", p.addr)
+	if err != nil {
+		t.Fatalf("faultproxy: %v", err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.listener = listener
+	p.running.Go(func() { p.accept(listener) })
+}
+
 // Cut resets every open connection; new ones fare as the mode has it.
 func (p *Proxy) Cut() {
 	p.mu.Lock()
@@ -114,14 +136,14 @@ func (p *Proxy) set(m mode) {
 }
 
 func (p *Proxy) close() {
-	p.listener.Close()
-	p.Refuse()
+	p.set(refuse)
+	p.Shut()
 	p.running.Wait()
 }
 
-func (p *Proxy) accept() {
+func (p *Proxy) accept(listener net.Listener) {
 	for {
-		client, err := p.listener.Accept()
+		client, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -65,7 +65,7 @@ func syncedWiring(tb testing.TB, n int) (*Wiring, *testEtcd) {
 	if list, err := s.Get(e.context()); err != nil || len(list) != n {
 		tb.Fatalf("%d instances, %v", len(list), err)
 	}
-	return New(e.dir, tb.Name()), e
+	return New(Config{Directory: e.dir, ID: tb.Name(), Start: l.Start, Notify: func(Event) {}}), e
 }
 
 func (e *testEtcd) context() context.Context {

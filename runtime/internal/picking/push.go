@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ import (
 // pickers at once, instead of at Kitex's next refresh.
 type pushBalancer struct {
 	resolver *Resolver
+	monitor  *monitor
 	standard loadbalance.Loadbalancer // of the clients that chose none
 
 	factory *lbcache.BalancerFactory // Kitex's cache in front of it
@@ -48,9 +50,10 @@ type pushBalancer struct {
 	own map[string]loadbalance.Loadbalancer // by id, what clients chose
 }
 
-func newPushBalancer(r *Resolver, cache lbcache.Options) *pushBalancer {
+func newPushBalancer(r *Resolver, m *monitor, cache lbcache.Options) *pushBalancer {
 	p := &pushBalancer{
 		resolver: r,
+		monitor:  m,
 		standard: loadbalance.NewWeightedBalancer(),
 		prefix:   r.Name() + ":",
 		own:      make(map[string]loadbalance.Loadbalancer),
@@ -122,7 +125,7 @@ func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
 		if err != nil {
 			return p.standard.GetPicker(res)
 		}
-		res.Instances = k.service.Use()
+		res.Instances = k.ejector.usable(k.service.Use())
 		picker := k.inner.GetPicker(res)
 		if k.state.Load() == keyReady {
 			return picker
@@ -132,6 +135,30 @@ func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
 			k.rebuild()
 		}
 	}
+}
+
+// pickFrom has the client's balancer pick among the usable instances that are not out, with a picker for that alone. It
+// returns nil if there is none.
+func (p *pushBalancer) pickFrom(ctx context.Context, req any, to rpcinfo.EndpointInfo, out func(addr string) bool) (inst kitex.Instance) {
+	k, err := p.key(p.prefix + p.resolver.Target(ctx, to))
+	if err != nil {
+		return nil
+	}
+	list := without(k.service.Latest(), out)
+	if len(list) == 0 {
+		return nil
+	}
+	k.guard(func() {
+		picker := k.inner.GetPicker(kitex.Result{CacheKey: k.cacheKey, Instances: list})
+		inst = picker.Next(ctx, req)
+		if r, ok := picker.(interface{ Recycle() }); ok {
+			r.Recycle()
+		}
+	})
+	if inst == nil || out(inst.Address().String()) { // a balancer that goes by the key alone
+		inst = list[rand.IntN(len(list))]
+	}
+	return inst
 }
 
 // Rebalance is Kitex's refresh, which comes after the push.
@@ -180,7 +207,7 @@ func (p *pushBalancer) open(cacheKey string) (*pickerKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	k := &pickerKey{push: p, service: s, balancer: id, cacheKey: cacheKey}
+	k := &pickerKey{push: p, service: s, ejector: p.monitor.ejector(name), balancer: id, cacheKey: cacheKey}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if other := p.enter(k); other != nil {
@@ -233,8 +260,9 @@ func (p *pushBalancer) retire(k *pickerKey) {
 type pickerKey struct {
 	push     *pushBalancer
 	service  *discovery.Service
-	balancer string // id of the client's own, or empty
-	cacheKey string // what Kitex makes of the target's description
+	ejector  *ejector // nil when ejection is off
+	balancer string   // id of the client's own, or empty
+	cacheKey string   // what Kitex makes of the target's description
 	inner    loadbalance.Loadbalancer
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
 
@@ -273,8 +301,10 @@ func (k *pickerKey) rebuild() {
 }
 
 func (k *pickerKey) buildLocked() {
+	latest := k.service.Latest()
+	k.ejector.follow(latest)
 	rb, ok := k.inner.(loadbalance.Rebalancer)
-	list := k.service.Latest()
+	list := k.ejector.usable(latest)
 	if !ok || k.built && roster.Same(k.list, list) {
 		return
 	}

@@ -48,7 +48,7 @@ func (g *gated) Delete(kitex.Change)                      { g.kept.Store(nil) }
 // gatedPusher returns a pushing balancer in front of g alone, and the service that it picks from.
 func gatedPusher(g *gated) (*pushBalancer, *discovery.Service) {
 	dir, s := discovery.NewForTesting(testService)
-	p := &pushBalancer{resolver: &Resolver{dir: dir}, standard: g}
+	p := &pushBalancer{resolver: &Resolver{dir: dir}, monitor: newMonitor(&Wiring{cfg: Config{KeepAll: true}}), standard: g}
 	p.keys.Store(&map[string]*pickerKey{})
 	return p, s
 }

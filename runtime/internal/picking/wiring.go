@@ -2,6 +2,8 @@ package picking
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/loadbalance/lbcache"
+	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 )
@@ -28,7 +31,9 @@ type intervals struct{ refresh, expire time.Duration }
 // own for every resolver, balancer and pair of intervals, and never frees it: all clients of a Conn with the same
 // intervals share one, which tells their balancers apart by the target's description.
 type Wiring struct {
+	cfg      Config
 	resolver *Resolver
+	monitor  *monitor
 
 	mu      sync.Mutex // guards what follows, and Kitex's making of factories: two at once would give two for one key
 	pushers map[intervals]*pushBalancer
@@ -36,10 +41,38 @@ type Wiring struct {
 	skipped bool // a client that cannot be wired was reported
 }
 
-// New returns the Wiring of the clients that find their instances in dir. id names the Conn in Kitex's process-wide caches:
-// no other Wiring of the process has it.
-func New(dir *discovery.Directory, id string) *Wiring {
-	return &Wiring{resolver: &Resolver{dir: dir, id: id}, pushers: make(map[intervals]*pushBalancer)}
+// Config is what a Wiring is made of.
+type Config struct {
+	Directory *discovery.Directory
+	ID        string // names the Conn in Kitex's process-wide caches: no other Wiring of the process has it
+
+	KeepAll bool                                     // instances that do not answer are called on
+	Start   func(func(running context.Context)) bool // runs a function on a goroutine of the Conn's, unless that is closed
+	Notify  func(Event)                              // is told what happens; must not block
+}
+
+// Event tells that an instance was ejected because it does not answer, or that it is called again.
+type Event struct {
+	Service, Address string
+	Ejected          bool
+	Err              error // of the attempt that led to the ejection
+}
+
+// New returns a Wiring without clients.
+func New(cfg Config) *Wiring {
+	w := &Wiring{cfg: cfg, resolver: &Resolver{dir: cfg.Directory, id: cfg.ID}, pushers: make(map[intervals]*pushBalancer)}
+	w.monitor = newMonitor(w)
+	return w
+}
+
+// Ejected returns how many instances of a service are not called because they do not answer.
+func (b *Wiring) Ejected(service string) int { return b.monitor.ejected(service) }
+
+// all returns the pushing balancers.
+func (b *Wiring) all() []*pushBalancer {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Values(b.pushers))
 }
 
 // Resolver returns Kitex's view of the directory.
@@ -65,6 +98,8 @@ func (b *Wiring) Wire(o *client.Options) {
 	if cache.ExpireInterval <= 0 {
 		cache.ExpireInterval = kitexExpire
 	}
+	// The service is followed from now on, so that its first call finds it known. An error is that of the call.
+	_, _ = b.cfg.Directory.Service(o.Svr.ServiceName)
 	pusher, id := b.pusher(cache)
 	if o.Balancer != nil {
 		pusher.adopt(id, o.Balancer)
@@ -74,6 +109,15 @@ func (b *Wiring) Wire(o *client.Options) {
 	o.Balancer, o.BalancerCacheOpt = pusher, &cache
 	explain := b.resolver.explainEmpty
 	o.MWBs = append(o.MWBs, func(context.Context) endpoint.Middleware { return explain })
+	if e := b.monitor.ejector(o.Svr.ServiceName); e != nil {
+		watch := newWatch(e, pusher, o).middleware
+		o.IMWBs = append(o.IMWBs, func(context.Context) endpoint.Middleware { return watch })
+	}
+	// Kitex's default pool for streams of TTHeader stays locked after a connection that could not be made: every later
+	// stream to that address would hang. The caller's own choice comes after this one and wins.
+	o.TTHeaderStreamingOptions.TransportOptions = append(
+		[]ttstream.ClientHandlerOption{ttstream.WithClientLongConnPool(ttstream.DefaultLongConnConfig)},
+		o.TTHeaderStreamingOptions.TransportOptions...)
 }
 
 // pusher returns the balancer for the intervals of cache, and an id that no other client has.
@@ -83,7 +127,7 @@ func (b *Wiring) pusher(cache lbcache.Options) (p *pushBalancer, id string) {
 	b.lastID++
 	every := intervals{cache.RefreshInterval, cache.ExpireInterval}
 	if p = b.pushers[every]; p == nil {
-		p = newPushBalancer(b.resolver, cache)
+		p = newPushBalancer(b.resolver, b.monitor, cache)
 		b.pushers[every] = p
 	}
 	return p, strconv.Itoa(b.lastID)

@@ -1,0 +1,332 @@
+// Package health is what the callers of a service learn about its instances before etcd does: outcomes of attempts in,
+// ejections out. picking reports to it and builds its pickers from what is usable.
+//
+// The package is pure: it does no I/O, starts nothing, knows neither Kitex nor etcd, and is told the time. A Tracker serves one
+// service. Its methods may be called concurrently; a mutex guards its state, and is never held over a call out. Each
+// address goes its own way:
+//
+//	           fails often enough, and another instance answered since the first failure
+//	suspect ────────────────────────────────────────────────────────────────────────────> ejected
+//	 │   ^                                                                                │    ^
+//	 │   └─ a failure, of an address that nothing was known of                            │    │ the trial fails, or
+//	 │                                                                                    │    │ nothing is heard of it
+//	 └─> (forgotten): it answers, or nothing more is heard of it             time for one │    │
+//	           ^  ^                                                          real call    v    │
+//	           │  └───────────────── it answers ───────────────────────────────────────── trial
+//	           └── from ejected, too: it answers late, a connection to it can be made, or it registers anew
+//
+// An address that no connection can be made to stays ejected until a probe, which the caller of Due makes, gets one. An
+// address that takes connections and does not answer, as a stopped process does, is tried by one real call at a time.
+package health
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Signal is what one attempt tells of an address.
+type Signal uint8
+
+// The signals. Whatever else happens to an attempt, as its caller's own deadline, says nothing and is not reported.
+const (
+	Answered     Signal = iota // an answer, be it an error
+	NoConnection               // refused, reset while it was made, no route
+	DialTimeout                // no connection was made in the time for that
+	NoAnswer                   // the time for the call ended, or the connection, before there was an answer
+)
+
+// What it takes, and how long it lasts. All of it is spread by a fifth to either side, so that a fleet does not act in step.
+const (
+	// needsTimeouts is how many times in a row the making of a connection has to time out: one lost packet is one.
+	needsTimeouts = 2
+	// needsNoAnswers is how many attempts in a row have to go unanswered.
+	needsNoAnswers = 3
+	// memory is how long a failure counts that no other follows.
+	memory = 10 * time.Second
+	// probeEvery is the time between two probes of an address that no connection can be made to.
+	probeEvery = time.Second
+	// firstTrial is the time until an address that does not answer is tried by a real call, nextTrial until it is again.
+	firstTrial = time.Second
+	nextTrial  = 2 * time.Second
+)
+
+// Tracker knows the health of the instances of one service.
+type Tracker struct {
+	random func() float64 // from 0 to 1
+
+	// quiet says that no answer matters: no address is suspect or on trial. Then an answered attempt costs one load.
+	quiet    atomic.Bool
+	excluded atomic.Pointer[Set] // never nil
+
+	mu      sync.Mutex
+	size    int               // of the service's list
+	entries map[string]*entry // by address: those about which something is known
+	changes []Change          // that nobody took yet
+}
+
+// Set is a set of addresses. It is never changed.
+type Set map[string]struct{}
+
+// Has says whether addr is in the set.
+func (s Set) Has(addr string) bool {
+	_, ok := s[addr]
+	return ok
+}
+
+// Change is an ejection, or the end of one.
+type Change struct {
+	Addr    string
+	Ejected bool
+	Cause   error // of the ejection
+}
+
+// entry is an address that failed.
+type entry struct {
+	state    state
+	id       any // of its record: another one is another server
+	via      any // of the last failure
+	cause    error
+	timeouts int  // DialTimeouts in a row
+	silences int  // NoAnswers in a row
+	reached  bool // a connection was made at the last failure: a probe would say nothing
+	witness  bool // another instance answered since the first failure
+	probing  bool // Due gave out a probe, and Probed was not called yet
+	due      time.Time
+}
+
+type state uint8
+
+const (
+	suspect state = iota
+	ejected
+	offered // for a trial: listed again, until a call takes it
+	trial   // by a call that is under way
+)
+
+// New returns a Tracker of a service without instances. random spreads the times: it returns numbers from 0 to 1.
+func New(random func() float64) *Tracker {
+	t := &Tracker{random: random, entries: make(map[string]*entry)}
+	t.quiet.Store(true)
+	t.excluded.Store(new(Set))
+	return t
+}
+
+// Quiet says whether an attempt that was answered need not be reported, nor one that begins be asked for.
+func (t *Tracker) Quiet() bool { return t.quiet.Load() }
+
+// Excluded returns the addresses that calls should not be sent to. At least half of the service's list, rounded up, is never
+// in it: where more addresses fail, it is empty.
+func (t *Tracker) Excluded() Set { return *t.excluded.Load() }
+
+// Begin says whether an attempt that begins now should go to addr. One that takes up a trial should; those after it
+// should not.
+func (t *Tracker) Begin(addr string, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[addr]; e != nil && e.state == offered {
+		e.state, e.due = trial, now.Add(t.spread(nextTrial))
+		t.update()
+		return true
+	}
+	return !t.Excluded().Has(addr)
+}
+
+// Report takes what an attempt told of the instance at addr. id identifies its record, via is handed back by Due, for the
+// probe; cause is the attempt's error.
+func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[addr]
+	if s == Answered {
+		if e != nil {
+			t.forget(addr, e)
+		}
+		for other, e := range t.entries {
+			if other != addr && e.state == suspect {
+				e.witness = true
+				t.judge(other, e, now)
+			}
+		}
+		t.update()
+		return
+	}
+	if e == nil {
+		e = &entry{id: id}
+		t.entries[addr] = e
+	}
+	e.via, e.cause = via, cause
+	switch s {
+	case NoConnection:
+		e.timeouts = needsTimeouts
+	case DialTimeout:
+		e.timeouts++
+	case NoAnswer:
+		e.silences++
+	}
+	e.reached = s == NoAnswer
+	switch e.state {
+	case suspect:
+		e.due = now.Add(memory)
+		t.judge(addr, e, now)
+	case offered: // by a call that began before: it tells as much
+		e.state, e.due = ejected, now.Add(t.spread(nextTrial))
+	case trial: // the next one is due as it was
+		e.state = ejected
+	}
+	t.update()
+}
+
+// judge ejects a suspect if that is justified.
+func (t *Tracker) judge(addr string, e *entry, now time.Time) {
+	if !e.witness || e.timeouts < needsTimeouts && e.silences < needsNoAnswers {
+		return
+	}
+	e.state = ejected
+	e.due = now.Add(t.spread(probeEvery))
+	if e.reached {
+		e.due = now.Add(t.spread(firstTrial))
+	}
+	t.changes = append(t.changes, Change{addr, true, e.cause})
+}
+
+// forget ends what is known of an address.
+func (t *Tracker) forget(addr string, e *entry) {
+	delete(t.entries, addr)
+	if e.state != suspect {
+		t.changes = append(t.changes, Change{addr, false, e.cause})
+	}
+}
+
+// update derives what is read without the mutex.
+func (t *Tracker) update() {
+	quiet, out := true, 0
+	for _, e := range t.entries {
+		switch e.state {
+		case ejected:
+			out++
+		case trial:
+			out++
+			quiet = false
+		default:
+			quiet = false
+		}
+	}
+	set := Set{}
+	if out > 0 && t.size-out >= max(1, (t.size+1)/2) {
+		for addr, e := range t.entries {
+			if e.state == ejected || e.state == trial {
+				set[addr] = struct{}{}
+			}
+		}
+	}
+	if !maps.Equal(set, t.Excluded()) {
+		t.excluded.Store(&set)
+	}
+	// Where so many are ejected that all are listed, their answers matter.
+	t.quiet.Store(quiet && out == len(set))
+}
+
+// List takes the service's list as it now is: its size, and how to find the record of an address. What is known of an
+// address ends with its record.
+func (t *Tracker) List(size int, find func(addr string) (id any, ok bool)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.size = size
+	for addr, e := range t.entries {
+		if id, ok := find(addr); !ok || id != e.id {
+			t.forget(addr, e)
+		}
+	}
+	t.update()
+}
+
+// Probe is a connection to be tried. Its outcome is for Probed.
+type Probe struct {
+	Addr string
+	ID   any // of the record
+	Via  any // of the last failure
+}
+
+// Due returns the probes that it is time for, offers addresses for trials, forgets old failures, and says when there is
+// something to do again; zero if nothing is.
+func (t *Tracker) Due(now time.Time) (probes []Probe, next time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for addr, e := range t.entries {
+		if !now.Before(e.due) {
+			switch e.state {
+			case suspect:
+				t.forget(addr, e)
+				continue
+			case ejected, trial:
+				switch {
+				case e.reached:
+					e.state, e.due = offered, now.Add(t.spread(memory))
+				case e.probing:
+					e.due = now.Add(t.spread(probeEvery))
+				default:
+					e.probing, e.due = true, now.Add(t.spread(probeEvery))
+					probes = append(probes, Probe{addr, e.id, e.via})
+				}
+			case offered: // nobody called
+				e.due = now.Add(t.spread(memory))
+			}
+		}
+		if next.IsZero() || e.due.Before(next) {
+			next = e.due
+		}
+	}
+	t.update()
+	return probes, next
+}
+
+// Clear forgets everything, in silence.
+func (t *Tracker) Clear() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	clear(t.entries)
+	t.changes = nil
+	t.update()
+}
+
+// Probed takes the outcome of a probe.
+func (t *Tracker) Probed(p Probe, ok bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[p.Addr]
+	if e == nil || e.id != p.ID {
+		return
+	}
+	e.probing = false
+	if ok && !e.reached {
+		t.forget(p.Addr, e)
+		t.update()
+	}
+}
+
+// Changes returns the ejections and their ends since the last call.
+func (t *Tracker) Changes() []Change {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changes := t.changes
+	t.changes = nil
+	return changes
+}
+
+// Ejected returns how many addresses are ejected, those on trial included.
+func (t *Tracker) Ejected() (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entries {
+		if e.state != suspect {
+			n++
+		}
+	}
+	return n
+}
+
+func (t *Tracker) spread(d time.Duration) time.Duration {
+	return d + time.Duration((t.random()-0.5)*0.4*float64(d))
+}

@@ -1,0 +1,286 @@
+package health
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+var errTest = errors.New("a failure")
+
+// fleet is a Tracker, its service's list, and a clock that is held.
+type fleet struct {
+	*Tracker
+	t   testing.TB
+	ids map[string]any
+	now time.Time
+}
+
+func newFleet(t testing.TB, n int) *fleet {
+	f := &fleet{Tracker: New(func() float64 { return 0.5 }), t: t, ids: make(map[string]any), now: time.Unix(1000, 0)}
+	for i := range n {
+		f.ids[addr(i)] = 0
+	}
+	f.list()
+	return f
+}
+
+func addr(i int) string { return fmt.Sprint("h", i) }
+
+func (f *fleet) list() {
+	f.List(len(f.ids), func(a string) (any, bool) { id, ok := f.ids[a]; return id, ok })
+}
+
+func (f *fleet) report(i int, signals ...Signal) {
+	for _, s := range signals {
+		f.Report(addr(i), f.ids[addr(i)], s, "via", errTest, f.now)
+	}
+}
+
+func (f *fleet) pass(d time.Duration) []Probe {
+	f.now = f.now.Add(d)
+	probes, _ := f.Due(f.now)
+	return probes
+}
+
+func (f *fleet) wantExcluded(addrs ...string) {
+	f.t.Helper()
+	var got []string
+	for a := range f.Excluded() {
+		got = append(got, a)
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, addrs) {
+		f.t.Fatalf("excluded are %v, want %v", got, addrs)
+	}
+}
+
+// TestSignals: what it takes to be ejected, each beside an instance that answers.
+func TestSignals(t *testing.T) {
+	for name, tc := range map[string]struct {
+		signals []Signal
+		ejected bool
+	}{
+		"refused":                       {[]Signal{NoConnection}, true},
+		"one dial timeout":              {[]Signal{DialTimeout}, false},
+		"two dial timeouts":             {[]Signal{DialTimeout, DialTimeout}, true},
+		"an answer between":             {[]Signal{DialTimeout, Answered, DialTimeout}, false},
+		"two calls without answer":      {[]Signal{NoAnswer, NoAnswer}, false},
+		"three calls without answer":    {[]Signal{NoAnswer, NoAnswer, NoAnswer}, true},
+		"an answer among the three":     {[]Signal{NoAnswer, NoAnswer, Answered, NoAnswer}, false},
+		"an answer, and then all three": {[]Signal{NoAnswer, Answered, NoAnswer, NoAnswer, NoAnswer}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFleet(t, 3)
+			f.report(0, tc.signals...)
+			f.wantExcluded() // without a witness
+			f.report(1, Answered)
+			if tc.ejected {
+				f.wantExcluded("h0")
+				if got := f.Changes(); len(got) != 1 || got[0] != (Change{"h0", true, errTest}) {
+					t.Errorf("changes %+v", got)
+				}
+			} else {
+				f.wantExcluded()
+			}
+			if got := f.Quiet(); got != (tc.ejected || tc.signals[len(tc.signals)-1] == Answered) {
+				t.Errorf("quiet: %v", got)
+			}
+		})
+	}
+}
+
+// TestWitness: an answer from before the first failure, or from the address itself, is none.
+func TestWitness(t *testing.T) {
+	f := newFleet(t, 3)
+	f.report(1, Answered)
+	f.report(0, NoConnection)
+	f.wantExcluded()
+	f.report(0, Answered, NoConnection)
+	f.wantExcluded()
+	f.report(2, Answered)
+	f.wantExcluded("h0")
+}
+
+// TestFloor: half of the list, rounded up, and at least one, is always usable. Where more fail, all are.
+func TestFloor(t *testing.T) {
+	for n, most := range map[int]int{1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 9: 4} {
+		f := newFleet(t, n)
+		for i := range n - 1 {
+			f.report(i, NoConnection)
+			f.report(n-1, Answered)
+			want := 0
+			if i < most {
+				want = i + 1
+			}
+			if got := len(f.Excluded()); got != want {
+				t.Errorf("%d of %d dead: %d are excluded, want %d", i+1, n, got, want)
+			}
+		}
+		if got := f.Ejected(); got != n-1 {
+			t.Errorf("%d of %d are known to be dead, want %d", got, n, n-1)
+		}
+	}
+}
+
+// TestUnreachable: an address without connections is probed about once a second until one is made.
+func TestUnreachable(t *testing.T) {
+	f := newFleet(t, 3)
+	f.report(0, NoConnection)
+	f.report(1, Answered)
+	for range 5 {
+		probes := f.pass(probeEvery)
+		if len(probes) != 1 || probes[0] != (Probe{"h0", 0, "via"}) {
+			t.Fatalf("probes %+v", probes)
+		}
+		f.Probed(probes[0], false)
+		f.wantExcluded("h0")
+		if len(f.pass(probeEvery/2)) != 0 {
+			t.Fatal("probed twice in a second")
+		}
+		f.now = f.now.Add(-probeEvery / 2)
+	}
+	f.Probed(Probe{Addr: "h0", ID: 0}, true)
+	f.wantExcluded()
+	if got := f.Changes(); len(got) != 2 || got[1] != (Change{"h0", false, errTest}) {
+		t.Errorf("changes %+v", got)
+	}
+}
+
+// TestTrial: an address that does not answer is tried by one call, and by the next after 2 s.
+func TestTrial(t *testing.T) {
+	f := newFleet(t, 3)
+	f.report(0, NoAnswer, NoAnswer, NoAnswer)
+	f.report(1, Answered)
+	if f.Begin("h0", f.now) {
+		t.Fatal("an attempt went to an ejected address")
+	}
+	wait := firstTrial
+	for range 3 {
+		f.pass(wait)
+		f.wantExcluded()
+		if !f.Begin("h0", f.now) || f.Begin("h0", f.now) || !f.Begin("h1", f.now) {
+			t.Fatal("not just one call tries")
+		}
+		f.wantExcluded("h0")
+		f.now = f.now.Add(300 * time.Millisecond)
+		f.report(0, NoAnswer)
+		wait = nextTrial - 300*time.Millisecond
+		f.pass(wait - time.Millisecond)
+		f.wantExcluded("h0")
+		wait = time.Millisecond
+	}
+	f.pass(time.Millisecond)
+	f.Begin("h0", f.now)
+	f.report(0, Answered)
+	f.wantExcluded()
+	if f.Ejected() != 0 || !f.Quiet() {
+		t.Error("it answered and is still suspect")
+	}
+}
+
+// TestATrialWithoutOutcome ends nothing: another follows.
+func TestATrialWithoutOutcome(t *testing.T) {
+	f := newFleet(t, 3)
+	f.report(0, NoAnswer, NoAnswer, NoAnswer)
+	f.report(1, Answered)
+	f.pass(firstTrial)
+	f.Begin("h0", f.now)
+	f.pass(nextTrial)
+	if !f.Begin("h0", f.now) {
+		t.Error("no second trial")
+	}
+}
+
+// TestAnotherRecord: a new record at the address is another server, and one that is gone needs no memory.
+func TestAnotherRecord(t *testing.T) {
+	f := newFleet(t, 5)
+	f.report(0, NoConnection)
+	f.report(1, NoConnection)
+	f.report(2, Answered)
+	f.wantExcluded("h0", "h1")
+	f.ids["h0"] = 1
+	delete(f.ids, "h1")
+	f.list()
+	f.wantExcluded()
+	if n := f.Ejected(); n != 0 {
+		t.Errorf("%d are ejected", n)
+	}
+}
+
+// TestOldFailuresAreForgotten when none follows.
+func TestOldFailuresAreForgotten(t *testing.T) {
+	f := newFleet(t, 3)
+	f.report(0, NoAnswer, NoAnswer)
+	f.pass(memory)
+	f.report(0, NoAnswer)
+	f.report(1, Answered)
+	f.wantExcluded()
+}
+
+// TestProperty: whatever happens, in whatever order, at least half of the list is usable, nobody is ejected without a
+// witness, and everybody who answers again is back soon.
+func TestProperty(t *testing.T) {
+	for seed := range uint64(300) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		n := 1 + rng.IntN(9)
+		f := newFleet(t, n)
+		f.random = rng.Float64
+		mute := rng.IntN(4) == 0 // nobody ever answers
+		for step := range 400 {
+			i := rng.IntN(n)
+			switch rng.IntN(8) {
+			case 0:
+				for _, p := range f.pass(time.Duration(rng.IntN(1500)) * time.Millisecond) {
+					f.Probed(p, false)
+				}
+			case 1:
+				f.Begin(addr(i), f.now)
+			case 2:
+				for _, p := range f.pass(0) {
+					f.Probed(p, !mute && rng.IntN(3) == 0)
+				}
+			case 3:
+				f.ids[addr(i)] = step
+				f.list()
+			default:
+				if s := Signal(rng.IntN(4)); s != Answered || !mute {
+					f.report(i, s)
+				}
+			}
+			if usable := n - len(f.Excluded()); usable < (n+1)/2 || usable < 1 {
+				t.Fatalf("seed %d, step %d: %d of %d are usable", seed, step, usable, n)
+			}
+			if mute && f.Ejected() > 0 {
+				t.Fatalf("seed %d, step %d: ejected without a witness", seed, step)
+			}
+		}
+		// All answer again. Whoever is tried, answers; whoever is probed, is reached.
+		for began := f.now; f.Ejected() > 0; {
+			for _, p := range f.pass(100 * time.Millisecond) {
+				f.Probed(p, true)
+			}
+			for i := range n {
+				if f.Begin(addr(i), f.now) {
+					f.report(i, Answered)
+				}
+			}
+			if f.now.Sub(began) > 3*time.Second {
+				t.Fatalf("seed %d: %d are still ejected after %v of answers", seed, f.Ejected(), f.now.Sub(began))
+			}
+		}
+	}
+}
+
+func BenchmarkQuiet(b *testing.B) {
+	f := newFleet(b, 100)
+	b.ReportAllocs()
+	for b.Loop() {
+		if !f.Quiet() {
+			b.Fatal("not quiet")
+		}
+	}
+}

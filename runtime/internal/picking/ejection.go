@@ -1,0 +1,231 @@
+package picking
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	kitex "github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/endpoint"
+	"github.com/cloudwego/kitex/pkg/kerrors"
+	"github.com/cloudwego/kitex/pkg/remote"
+	"github.com/cloudwego/kitex/pkg/remote/trans/netpollmux"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/pkg/rpcinfo/remoteinfo"
+	"github.com/cloudwego/kitex/pkg/streaming"
+	"github.com/cloudwego/kitex/transport"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
+)
+
+// ejector keeps calls from the instances of one service that do not answer. Every attempt of the Conn's clients tells it
+// what became of it; the pickers are built from what it leaves of a list. Safe for concurrent use.
+type ejector struct {
+	service string
+	tracker *health.Tracker
+	monitor *monitor
+
+	left  atomic.Pointer[remainder] // of the last list; nil before the first that was shortened
+	built health.Set                // what the pickers leave out; the monitor's goroutine owns it
+}
+
+// remainder is a list without the excluded. It is never changed.
+type remainder struct {
+	of      []kitex.Instance
+	without *health.Set
+	list    []kitex.Instance
+}
+
+func newEjector(service string, m *monitor) *ejector {
+	return &ejector{service: service, tracker: health.New(rand.Float64), monitor: m}
+}
+
+// usable returns what is left of list. It is list itself while nobody is excluded. A nil ejector excludes nobody.
+func (e *ejector) usable(list []kitex.Instance) []kitex.Instance {
+	if e == nil {
+		return list
+	}
+	excluded := e.tracker.Excluded()
+	if len(excluded) == 0 {
+		return list
+	}
+	if r := e.left.Load(); r != nil && roster.Same(r.of, list) && sameSet(*r.without, excluded) {
+		return r.list
+	}
+	r := &remainder{of: list, without: &excluded, list: without(list, excluded.Has)}
+	e.left.Store(r)
+	return r.list
+}
+
+// follow tells the tracker of the service's list.
+func (e *ejector) follow(list []kitex.Instance) {
+	if e == nil {
+		return
+	}
+	e.tracker.List(len(list), func(addr string) (any, bool) {
+		i, found := slices.BinarySearchFunc(list, addr, func(inst kitex.Instance, addr string) int {
+			return strings.Compare(inst.Address().String(), addr)
+		})
+		if !found {
+			return nil, false
+		}
+		return list[i], true
+	})
+}
+
+func sameSet(a, b health.Set) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for addr := range a {
+		if !b.Has(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// without returns a new list without those whose address is out.
+func without(list []kitex.Instance, out func(addr string) bool) []kitex.Instance {
+	return slices.DeleteFunc(slices.Clone(list), func(inst kitex.Instance) bool { return out(inst.Address().String()) })
+}
+
+// watch is the instance middleware of one client: it sees every attempt, those included that Kitex retries by itself.
+type watch struct {
+	*ejector
+	push    *pushBalancer
+	probe   prober
+	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
+	retries bool // the client has a policy for retries, which should go elsewhere
+}
+
+// prober makes connections as the client does.
+type prober struct {
+	dialer  remote.Dialer
+	timeout time.Duration
+}
+
+func (p prober) reach(network, addr string) bool {
+	conn, err := p.dialer.DialTimeout(network, addr, p.timeout)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
+// newWatch returns the middleware of the client that o makes, whose balancer is p.
+func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
+	protocol := o.Configs.TransportProtocol()
+	_, mux := o.RemoteOpt.ConnPool.(*netpollmux.MuxPool)
+	return &watch{
+		ejector: e,
+		push:    p,
+		probe:   prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
+		shared:  protocol&(transport.GRPC|transport.GRPCStreaming) != 0 || mux,
+		retries: o.UnaryOptions.RetryContainer != nil || len(o.UnaryOptions.RetryMethodPolicies) > 0,
+	}
+}
+
+// leastProbe is the least time for a probe: it is on nobody's way.
+const leastProbe = 200 * time.Millisecond
+
+// failedTag holds, within one call, the addresses that it got no connection to.
+const failedTag = "kitex-etcd-failed"
+
+func (w *watch) middleware(next endpoint.Endpoint) endpoint.Endpoint {
+	return func(ctx context.Context, req, resp any) error {
+		if !w.tracker.Quiet() || w.retries {
+			w.divert(ctx, req)
+		}
+		var began time.Time
+		if w.shared {
+			began = time.Now()
+		}
+		err := next(ctx, req, resp)
+		if err == nil && w.tracker.Quiet() {
+			return nil
+		}
+		return w.learn(ctx, resp, err, began)
+	}
+}
+
+// target returns whom the attempt is for; false if that is not an instance of the service.
+func (w *watch) target(ctx context.Context) (rpcinfo.RPCInfo, remoteinfo.RemoteInfo, *roster.Instance, bool) {
+	ri := rpcinfo.GetRPCInfo(ctx)
+	if ri == nil {
+		return nil, nil, nil, false
+	}
+	to := remoteinfo.AsRemoteInfo(ri.To())
+	if to == nil || to.ServiceName() != w.service {
+		return nil, nil, nil, false
+	}
+	inst, ok := to.GetInstance().(*roster.Instance) // others were chosen by the caller
+	return ri, to, inst, ok
+}
+
+// divert sends an attempt elsewhere that is about to go to an ejected instance, or to one that the same call failed on.
+func (w *watch) divert(ctx context.Context, req any) {
+	_, to, inst, ok := w.target(ctx)
+	if !ok {
+		return
+	}
+	addr := inst.Address().String()
+	failed, _ := to.Tag(failedTag)
+	last, _ := to.Tag(rpcinfo.RetryPrevInstTag)
+	avoid := func(addr string) bool { return addr == last || strings.Contains(failed, addr+" ") }
+	if !avoid(addr) && w.tracker.Begin(addr, time.Now()) {
+		return
+	}
+	excluded := w.tracker.Excluded()
+	other := w.push.pickFrom(ctx, req, to, func(addr string) bool { return avoid(addr) || excluded.Has(addr) })
+	if other == nil && avoid(addr) { // rather an ejected one than the same again
+		other = w.push.pickFrom(ctx, req, to, avoid)
+	}
+	if other != nil {
+		to.SetInstance(other)
+	}
+}
+
+// learn takes what became of an attempt, and returns its error.
+func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time) error {
+	ri, to, inst, ok := w.target(ctx)
+	if !ok {
+		return err
+	}
+	_, opening := resp.(*streaming.Result)
+	a := attempt{ctx: ctx, err: err, opening: opening, timeout: ri.Config().RPCTimeout()}
+	if method := ri.Invocation().MethodInfo(); method != nil {
+		a.oneway = method.OneWay()
+	}
+	if w.shared {
+		a.took = time.Since(began)
+	}
+	signal, ok := a.signal()
+	if !ok {
+		return err
+	}
+	addr := inst.Address().String()
+	w.tracker.Report(addr, inst, signal, probeOf{w.probe, inst.Address().Network()}, err, time.Now())
+	w.monitor.kick()
+	if signal == health.NoConnection || signal == health.DialTimeout {
+		failed, _ := to.Tag(failedTag)
+		to.ForceSetTag(failedTag, failed+addr+" ")
+		if opening && !errors.Is(err, kerrors.ErrGetConnection) {
+			return kerrors.ErrGetConnection.WithCause(err) // has Kitex try another instance, as for calls
+		}
+	}
+	return err
+}
+
+// probeOf is what the monitor needs to probe an address.
+type probeOf struct {
+	prober
+	network string
+}
