@@ -25,6 +25,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
+	streamx "github.com/kitex-contrib/kitex-etcd/golden/thrift_streamx/kitex_gen/api/chat"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
@@ -36,7 +37,8 @@ import (
 const (
 	childEtcd = "KITEX_ETCD_TEST_ENDPOINTS" // makes a process a child
 	childTTL  = "KITEX_ETCD_TEST_TTL"
-	// childService is the service that a child serves: Chat, or else Hello.
+	// childService is the service that a child serves: Chat, with streams over gRPC, StreamX, with those of TTHeader, or else
+	// Hello.
 	childService = "KITEX_ETCD_TEST_SERVICE"
 	// childAddr is where a child listens; a free port without it.
 	childAddr = "KITEX_ETCD_TEST_ADDR"
@@ -80,9 +82,12 @@ func serveChild(endpoints []string) error {
 	}
 	defer conn.Close()
 	var svr server.Server
-	if os.Getenv(childService) == "Chat" {
+	switch os.Getenv(childService) {
+	case "Chat":
 		svr, err = chatservice.NewChatServerWithEtcd(&chatServer{addr: addr}, conn, server.WithListener(ln))
-	} else {
+	case "StreamX":
+		svr, err = streamx.NewChatServerWithEtcd(&streamxServer{addr: addr}, conn, server.WithListener(ln))
+	default:
 		svr, err = hello.NewHelloServerWithEtcd(&helloServer{addr: addr}, conn, server.WithListener(ln))
 	}
 	if err != nil {

@@ -5,7 +5,7 @@
 // service. Its methods may be called concurrently; a mutex guards its state, and is never held over a call out. Each
 // address goes its own way:
 //
-//	           fails often enough, and another instance answered since the first failure
+//	           fails often enough, and once more after another instance answered
 //	suspect ────────────────────────────────────────────────────────────────────────────> ejected
 //	 │   ^                                                                                │    ^
 //	 │   └─ a failure, of an address that nothing was known of                            │    │ the trial fails, or
@@ -34,7 +34,8 @@ const (
 	Answered     Signal = iota // an answer, be it an error
 	NoConnection               // refused, reset while it was made, no route
 	DialTimeout                // no connection was made in the time for that
-	NoAnswer                   // the time for the call ended, or the connection, before there was an answer
+	NoAnswer                   // the time for the call ended before there was an answer
+	Closed                     // the connection ended before there was an answer
 )
 
 // What it takes, and how long it lasts. All of it is spread by a fifth to either side, so that a fleet does not act in step.
@@ -43,6 +44,9 @@ const (
 	needsTimeouts = 2
 	// needsNoAnswers is how many attempts in a row have to go unanswered.
 	needsNoAnswers = 3
+	// closedFor is how long nothing but closed connections must have come: a server that sheds load closes them, too, and
+	// answers others meanwhile.
+	closedFor = 500 * time.Millisecond
 	// memory is how long a failure counts that no other follows.
 	memory = 10 * time.Second
 	// probeEvery is the time between two probes of an address that no connection can be made to.
@@ -63,6 +67,7 @@ type Tracker struct {
 	mu      sync.Mutex
 	size    int               // of the service's list
 	entries map[string]*entry // by address: those about which something is known
+	applied Set               // what the caller last said to keep calls from
 	changes []Change          // that nobody took yet
 }
 
@@ -88,11 +93,13 @@ type entry struct {
 	id       any // of its record: another one is another server
 	via      any // of the last failure
 	cause    error
-	timeouts int  // DialTimeouts in a row
-	silences int  // NoAnswers in a row
-	reached  bool // a connection was made at the last failure: a probe would say nothing
-	witness  bool // another instance answered since the first failure
-	probing  bool // Due gave out a probe, and Probed was not called yet
+	timeouts int       // DialTimeouts in a row
+	silences int       // NoAnswers in a row
+	closes   int       // Closed in a row
+	first    time.Time // of the failures
+	reached  bool      // a connection was made at the last failure: a probe would say nothing
+	witness  bool      // another instance answered since the first failure
+	probing  bool      // Due gave out a probe, and Probed was not called yet
 	due      time.Time
 }
 
@@ -144,16 +151,13 @@ func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, no
 			t.forget(addr, e)
 		}
 		for other, e := range t.entries {
-			if other != addr && e.state == suspect {
-				e.witness = true
-				t.judge(other, e, now)
-			}
+			e.witness = e.witness || other != addr
 		}
 		t.update()
 		return
 	}
 	if e == nil {
-		e = &entry{id: id}
+		e = &entry{id: id, first: now}
 		t.entries[addr] = e
 	}
 	e.via, e.cause = via, cause
@@ -164,8 +168,10 @@ func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, no
 		e.timeouts++
 	case NoAnswer:
 		e.silences++
+	case Closed:
+		e.closes++
 	}
-	e.reached = s == NoAnswer
+	e.reached = s == NoAnswer || s == Closed
 	switch e.state {
 	case suspect:
 		e.due = now.Add(memory)
@@ -178,9 +184,11 @@ func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, no
 	t.update()
 }
 
-// judge ejects a suspect if that is justified.
+// judge ejects a suspect that has failed once more, if that is justified. The witness comes before the last failure: when
+// nobody answered for a while, as without a network, and then one does, the others may have come back as well.
 func (t *Tracker) judge(addr string, e *entry, now time.Time) {
-	if !e.witness || e.timeouts < needsTimeouts && e.silences < needsNoAnswers {
+	silent := e.silences >= needsNoAnswers || e.silences+e.closes >= needsNoAnswers && now.Sub(e.first) >= closedFor
+	if !e.witness || e.timeouts < needsTimeouts && !silent {
 		return
 	}
 	e.state = ejected
@@ -225,7 +233,16 @@ func (t *Tracker) update() {
 		t.excluded.Store(&set)
 	}
 	// Where so many are ejected that all are listed, their answers matter.
-	t.quiet.Store(quiet && out == len(set))
+	t.quiet.Store(quiet && out == len(set) && maps.Equal(set, t.applied))
+}
+
+// Apply notes that calls are kept from the excluded: the pickers were built without them. Until then each attempt has to
+// ask Begin.
+func (t *Tracker) Apply(excluded Set) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.applied = excluded
+	t.update()
 }
 
 // List takes the service's list as it now is: its size, and how to find the record of an address. What is known of an

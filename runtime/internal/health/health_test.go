@@ -40,6 +40,13 @@ func (f *fleet) report(i int, signals ...Signal) {
 	}
 }
 
+// eject has no connection made to one, while another answers.
+func (f *fleet) eject(i, witness int) {
+	f.report(i, NoConnection)
+	f.report(witness, Answered)
+	f.report(i, NoConnection)
+}
+
 func (f *fleet) pass(d time.Duration) []Probe {
 	f.now = f.now.Add(d)
 	probes, _ := f.Due(f.now)
@@ -53,6 +60,7 @@ func (f *fleet) wantExcluded(addrs ...string) {
 		got = append(got, a)
 	}
 	slices.Sort(got)
+	f.Apply(f.Excluded())
 	if !slices.Equal(got, addrs) {
 		f.t.Fatalf("excluded are %v, want %v", got, addrs)
 	}
@@ -64,7 +72,8 @@ func TestSignals(t *testing.T) {
 		signals []Signal
 		ejected bool
 	}{
-		"refused":                       {[]Signal{NoConnection}, true},
+		"refused":                       {[]Signal{NoConnection, NoConnection}, true},
+		"refused once":                  {[]Signal{NoConnection}, false}, // nobody answered since
 		"one dial timeout":              {[]Signal{DialTimeout}, false},
 		"two dial timeouts":             {[]Signal{DialTimeout, DialTimeout}, true},
 		"an answer between":             {[]Signal{DialTimeout, Answered, DialTimeout}, false},
@@ -72,12 +81,17 @@ func TestSignals(t *testing.T) {
 		"three calls without answer":    {[]Signal{NoAnswer, NoAnswer, NoAnswer}, true},
 		"an answer among the three":     {[]Signal{NoAnswer, NoAnswer, Answered, NoAnswer}, false},
 		"an answer, and then all three": {[]Signal{NoAnswer, Answered, NoAnswer, NoAnswer, NoAnswer}, true},
+		"connections closed at once":    {[]Signal{Closed, Closed, Closed, Closed}, false}, // may be load that is shed
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet(t, 3)
-			f.report(0, tc.signals...)
-			f.wantExcluded() // without a witness
-			f.report(1, Answered)
+			for _, s := range tc.signals {
+				f.wantExcluded() // not before the last
+				f.report(0, s)
+				if s != Answered {
+					f.report(1, Answered)
+				}
+			}
 			if tc.ejected {
 				f.wantExcluded("h0")
 				if got := f.Changes(); len(got) != 1 || got[0] != (Change{"h0", true, errTest}) {
@@ -93,15 +107,29 @@ func TestSignals(t *testing.T) {
 	}
 }
 
+// TestClosed: a server that answers nothing and closes connections is ejected when it has done so for a while.
+func TestClosed(t *testing.T) {
+	f := newFleet(t, 3)
+	for range 3 {
+		f.wantExcluded()
+		f.report(0, Closed)
+		f.report(1, Answered)
+		f.pass(closedFor / 2)
+	}
+	f.wantExcluded("h0")
+}
+
 // TestWitness: an answer from before the first failure, or from the address itself, is none.
 func TestWitness(t *testing.T) {
 	f := newFleet(t, 3)
 	f.report(1, Answered)
-	f.report(0, NoConnection)
+	f.report(0, NoConnection, NoConnection)
 	f.wantExcluded()
 	f.report(0, Answered, NoConnection)
 	f.wantExcluded()
 	f.report(2, Answered)
+	f.wantExcluded() // it may be back as well
+	f.report(0, NoConnection)
 	f.wantExcluded("h0")
 }
 
@@ -110,8 +138,7 @@ func TestFloor(t *testing.T) {
 	for n, most := range map[int]int{1: 0, 2: 1, 3: 1, 4: 2, 5: 2, 9: 4} {
 		f := newFleet(t, n)
 		for i := range n - 1 {
-			f.report(i, NoConnection)
-			f.report(n-1, Answered)
+			f.eject(i, n-1)
 			want := 0
 			if i < most {
 				want = i + 1
@@ -129,8 +156,7 @@ func TestFloor(t *testing.T) {
 // TestUnreachable: an address without connections is probed about once a second until one is made.
 func TestUnreachable(t *testing.T) {
 	f := newFleet(t, 3)
-	f.report(0, NoConnection)
-	f.report(1, Answered)
+	f.eject(0, 1)
 	for range 5 {
 		probes := f.pass(probeEvery)
 		if len(probes) != 1 || probes[0] != (Probe{"h0", 0, "via"}) {
@@ -153,8 +179,9 @@ func TestUnreachable(t *testing.T) {
 // TestTrial: an address that does not answer is tried by one call, and by the next after 2 s.
 func TestTrial(t *testing.T) {
 	f := newFleet(t, 3)
-	f.report(0, NoAnswer, NoAnswer, NoAnswer)
+	f.report(0, NoAnswer, NoAnswer)
 	f.report(1, Answered)
+	f.report(0, NoAnswer)
 	if f.Begin("h0", f.now) {
 		t.Fatal("an attempt went to an ejected address")
 	}
@@ -185,8 +212,9 @@ func TestTrial(t *testing.T) {
 // TestATrialWithoutOutcome ends nothing: another follows.
 func TestATrialWithoutOutcome(t *testing.T) {
 	f := newFleet(t, 3)
-	f.report(0, NoAnswer, NoAnswer, NoAnswer)
+	f.report(0, NoAnswer, NoAnswer)
 	f.report(1, Answered)
+	f.report(0, NoAnswer)
 	f.pass(firstTrial)
 	f.Begin("h0", f.now)
 	f.pass(nextTrial)
@@ -198,9 +226,8 @@ func TestATrialWithoutOutcome(t *testing.T) {
 // TestAnotherRecord: a new record at the address is another server, and one that is gone needs no memory.
 func TestAnotherRecord(t *testing.T) {
 	f := newFleet(t, 5)
-	f.report(0, NoConnection)
-	f.report(1, NoConnection)
-	f.report(2, Answered)
+	f.eject(0, 2)
+	f.eject(1, 2)
 	f.wantExcluded("h0", "h1")
 	f.ids["h0"] = 1
 	delete(f.ids, "h1")
@@ -247,7 +274,7 @@ func TestProperty(t *testing.T) {
 				f.ids[addr(i)] = step
 				f.list()
 			default:
-				if s := Signal(rng.IntN(4)); s != Answered || !mute {
+				if s := Signal(rng.IntN(5)); s != Answered || !mute {
 					f.report(i, s)
 				}
 			}

@@ -171,4 +171,5 @@ func (m *monitor) rebuild(e *ejector) {
 			}
 		}
 	}
+	e.tracker.Apply(excluded)
 }

@@ -41,14 +41,14 @@ func (a *attempt) signal() (health.Signal, bool) {
 	case isDial(a.err):
 		return dialSignal(a.ctx, a.err)
 	case isClosed(a.err):
-		return health.NoAnswer, true
+		return health.Closed, true
 	}
 	var s interface{ GRPCStatus() *status.Status }
 	switch {
 	case errors.As(a.err, &s):
 		switch s.GRPCStatus().Code() {
 		case codes.Unavailable:
-			return health.NoAnswer, true
+			return health.Closed, true
 		case codes.Canceled:
 			return 0, false
 		case codes.DeadlineExceeded:

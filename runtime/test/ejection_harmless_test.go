@@ -1,0 +1,326 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/callopt"
+	"github.com/cloudwego/kitex/pkg/limit"
+	"github.com/cloudwego/kitex/server"
+
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
+)
+
+// moodyServer answers as its mood is.
+type moodyServer struct {
+	addr string
+	way  *faultproxy.Proxy // to it
+	mood atomic.Pointer[func(req string) error]
+}
+
+func (s *moodyServer) Echo(_ context.Context, req *api.Request) (*api.Response, error) {
+	if mood := s.mood.Load(); mood != nil {
+		if err := (*mood)(req.Message); err != nil {
+			return nil, err
+		}
+	}
+	return &api.Response{Message: s.addr}, nil
+}
+
+func (s *moodyServer) set(mood func(req string) error) {
+	if mood == nil {
+		s.mood.Store(nil)
+		return
+	}
+	s.mood.Store(&mood)
+}
+
+// moodyServers returns a Conn to an etcd that knows n servers, each behind a proxy, and what the Conn tells.
+func moodyServers(t *testing.T, n int, opts ...server.Option) ([]*moodyServer, *etcd.Conn, *journal) {
+	t.Helper()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	servers := make([]*moodyServer, n)
+	for i := range servers {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &moodyServer{}
+		svr := hello.NewServer(s, append(onGonet(ln), opts...)...)
+		ran := make(chan error, 1)
+		go func() { ran <- svr.Run() }()
+		t.Cleanup(func() {
+			if err := errors.Join(svr.Stop(), <-ran); err != nil {
+				t.Error(err)
+			}
+		})
+		s.way = faultproxy.Start(t, ln.Addr().String())
+		s.addr = s.way.Addr()
+		put(t, cli, "Hello", s.addr)
+		servers[i] = s
+	}
+	events := newJournal()
+	return servers, connect(t, cluster, etcd.WithEventHandler(events.add)), events
+}
+
+func addrsOfMoody(servers []*moodyServer) (addrs []string) {
+	for _, s := range servers {
+		addrs = append(addrs, s.addr)
+	}
+	return addrs
+}
+
+func wantNoEjection(t *testing.T, events *journal) {
+	t.Helper()
+	if n := events.count(etcd.EventEjected); n != 0 {
+		events.mu.Lock()
+		defer events.mu.Unlock()
+		t.Errorf("%d ejections, want none: %+v", n, events.events)
+	}
+}
+
+func sleepy(d time.Duration) func(string) error {
+	return func(string) error { time.Sleep(d); return nil }
+}
+
+// TestEjectionAllSlow: where all are too slow for the timeout nobody is better than the others. Each keeps its share.
+func TestEjectionAllSlow(t *testing.T) {
+	t.Parallel()
+	servers, conn, _ := moodyServers(t, 4)
+	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(50*time.Millisecond))
+	l.called(t, addrsOfMoody(servers)...)
+	for _, s := range servers {
+		s.set(sleepy(200 * time.Millisecond))
+	}
+	began := time.Now()
+	time.Sleep(3 * time.Second) // calls come and fail
+	for _, s := range servers {
+		s.set(nil)
+	}
+	quick := time.Now()
+	total := 0
+	for _, s := range servers {
+		total += len(l.at(s.addr, began))
+	}
+	for _, s := range servers {
+		if share := float64(len(l.at(s.addr, began))) / float64(total); share < 0.15 {
+			t.Errorf("%s got %.0f %% of the calls, want its quarter", s.addr, 100*share)
+		}
+	}
+	time.Sleep(2 * time.Second) // quick again
+	l.stop()
+	if failed := l.failedCalls(quick.Add(time.Second)); len(failed) > 0 {
+		t.Errorf("%d calls failed although all had been quick for 1 s: %v", len(failed), failed[0].err)
+	}
+	l.wasCalled(t, quick.Add(time.Second), servers)
+}
+
+// wasCalled checks that each server was called after since.
+func (l *load) wasCalled(t *testing.T, since time.Time, servers []*moodyServer) {
+	t.Helper()
+	for _, s := range servers {
+		if !l.answeredBy(s.addr, since) {
+			t.Errorf("%s is not called any more", s.addr)
+		}
+	}
+}
+
+// TestEjectionHalfSlow: two of four are too slow. They are left alone but for trials, and called again when they are quick.
+func TestEjectionHalfSlow(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 4)
+	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(50*time.Millisecond))
+	l.called(t, addrsOfMoody(servers)...)
+	slow := servers[:2]
+	for _, s := range slow {
+		s.set(sleepy(200 * time.Millisecond))
+	}
+	events.wait(t, etcd.EventEjected, 2)
+	ejected := time.Now()
+	time.Sleep(3 * time.Second) // trials come and go
+	if failed := l.failedCalls(ejected.Add(100 * time.Millisecond)); len(failed) > 8 {
+		t.Errorf("%d failed calls in 3 s, want no more than the trials", len(failed))
+	}
+	for _, s := range slow {
+		s.set(nil)
+	}
+	events.wait(t, etcd.EventReadmitted, 2)
+	l.called(t, addrsOfMoody(servers)...)
+}
+
+// TestEjectionSlowMethod: calls of one kind are slow everywhere, the others are answered: nobody is ejected.
+func TestEjectionSlowMethod(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 4)
+	for _, s := range servers {
+		s.set(func(req string) error {
+			if strings.HasSuffix(req, "3") {
+				time.Sleep(200 * time.Millisecond)
+			}
+			return nil
+		})
+	}
+	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(100*time.Millisecond))
+	eventually(t, "100 calls failed", func() bool { return len(l.failedCalls(time.Time{})) >= 100 })
+	l.stop()
+	wantNoEjection(t, events)
+}
+
+// TestEjectionOwnNetworkDown: the client cannot reach anybody. When it can again it calls all of them, at once.
+func TestEjectionOwnNetworkDown(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 4)
+	l := startLoad(t, conn, longPool())
+	l.called(t, addrsOfMoody(servers)...)
+	for _, s := range servers {
+		s.way.Pause() // nothing answers while one after the other goes away
+	}
+	for _, s := range servers {
+		s.way.Shut()
+	}
+	down := time.Now()
+	eventually(t, "100 calls failed", func() bool { return len(l.failedCalls(down)) >= 100 })
+	for _, s := range servers {
+		s.way.Forward()
+		s.way.Open(t)
+	}
+	up := time.Now()
+	l.called(t, addrsOfMoody(servers)...)
+	l.stop()
+	if failed := l.failedCalls(up); len(failed) > 0 {
+		t.Errorf("%d calls failed after the network was back: %v", len(failed), failed[0].err)
+	}
+	wantNoEjection(t, events)
+}
+
+// TestEjectionAnswersOfAllKinds: an exception, and a refusal for load, are answers.
+func TestEjectionAnswersOfAllKinds(t *testing.T) {
+	t.Parallel()
+	t.Run("exception", func(t *testing.T) {
+		t.Parallel()
+		servers, conn, events := moodyServers(t, 3)
+		servers[0].set(func(string) error { return errors.New("an exception") })
+		l := startLoad(t, conn, longPool())
+		eventually(t, "100 calls failed", func() bool { return len(l.failedCalls(time.Time{})) >= 100 })
+		l.stop()
+		wantNoEjection(t, events)
+	})
+	t.Run("load is shed", func(t *testing.T) {
+		t.Parallel()
+		_, conn, events := moodyServers(t, 3, server.WithLimit(&limit.Option{MaxQPS: 20, MaxConnections: 1000}))
+		l := startLoad(t, conn, longPool())
+		eventually(t, "100 calls failed", func() bool { return len(l.failedCalls(time.Time{})) >= 100 })
+		l.stop()
+		wantNoEjection(t, events)
+	})
+}
+
+// TestEjectionCallersLeave: callers cancel, or have less time than the client's timeout. That says nothing about the server.
+func TestEjectionCallersLeave(t *testing.T) {
+	t.Parallel()
+	for name, opt := range map[string]client.Option{"long pool": longPool(), "multiplexed": client.WithMuxConnection(2)} {
+		for _, way := range []string{"cancel", "deadline"} {
+			t.Run(name+", "+way, func(t *testing.T) {
+				t.Parallel()
+				servers, conn, events := moodyServers(t, 3)
+				servers[0].set(sleepy(50 * time.Millisecond))
+				cli := newHello(t, conn, opt, client.WithRPCTimeout(2*time.Second))
+				failed := 0
+				for failed < 20 {
+					ctx, cancel := context.WithCancel(context.Background())
+					if way == "deadline" {
+						ctx, cancel = context.WithTimeout(context.Background(), 20*time.Millisecond)
+					} else {
+						time.AfterFunc(20*time.Millisecond, cancel)
+					}
+					if _, err := cli.Echo(ctx, &api.Request{Message: "hi"}, callopt.WithConnectTimeout(time.Second)); err != nil {
+						failed++
+					}
+					cancel()
+				}
+				wantNoEjection(t, events)
+			})
+		}
+	}
+}
+
+// TestEjectionOfTwo: one of two dies, and all calls go to the other.
+func TestEjectionOfTwo(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 2)
+	l := startLoad(t, conn, longPool())
+	l.called(t, addrsOfMoody(servers)...)
+	began := time.Now()
+	servers[0].way.Shut()
+	events.wait(t, etcd.EventEjected, 1)
+	l.called(t, servers[1].addr)
+	l.stop()
+	if failed := l.failedCalls(began); len(failed) > 1 { // one may have been under way
+		t.Errorf("%d failed calls: %v", len(failed), failed[0].err)
+	}
+}
+
+// TestEjectionOfOne: the only instance is never ejected, and called as soon as it is back.
+func TestEjectionOfOne(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 1)
+	l := startLoad(t, conn, longPool())
+	l.called(t, servers[0].addr)
+	servers[0].way.Shut()
+	down := time.Now()
+	eventually(t, "20 calls failed", func() bool { return len(l.failedCalls(down)) >= 20 })
+	servers[0].way.Open(t)
+	up := time.Now()
+	l.called(t, servers[0].addr)
+	l.stop()
+	if failed := l.failedCalls(up); len(failed) > 0 {
+		t.Errorf("%d calls failed after it was back: %v", len(failed), failed[0].err)
+	}
+	wantNoEjection(t, events)
+}
+
+// TestEjectionAllDead: all die, and one comes back. It is called.
+func TestEjectionAllDead(t *testing.T) {
+	t.Parallel()
+	servers, conn, _ := moodyServers(t, 4)
+	l := startLoad(t, conn, longPool())
+	l.called(t, addrsOfMoody(servers)...)
+	for _, s := range servers {
+		s.way.Shut()
+	}
+	down := time.Now()
+	eventually(t, "100 calls failed", func() bool { return len(l.failedCalls(down)) >= 100 })
+	servers[2].way.Open(t)
+	up := time.Now()
+	l.called(t, servers[2].addr)
+	t.Logf("called %v after it was back", time.Since(up))
+}
+
+// TestEjectionOff: with WithEjection(false) a dead instance is called until its lease ends.
+func TestEjectionOff(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	alive, way := serveHello(t), faultproxy.Start(t, serveHello(t).addr)
+	put(t, cli, "Hello", alive.addr)
+	put(t, cli, "Hello", way.Addr())
+	events := newJournal()
+	l := startLoad(t, connect(t, cluster, etcd.WithEventHandler(events.add), etcd.WithEjection(false)), longPool())
+	l.called(t, alive.addr, way.Addr())
+	way.Shut()
+	down := time.Now()
+	eventually(t, "100 attempts failed", func() bool { return len(l.at(way.Addr(), down)) >= 100 })
+	l.stop()
+	wantNoEjection(t, events)
+}
