@@ -16,10 +16,11 @@
 //	                                        deregistration: "standing" in etcd, "lost" and to be restored, or "taken"
 //	                                        over by another process
 //	kitex_etcd_instances{service}           gauge: instances that clients of the process see of a service
+//	kitex_etcd_instances_ejected{service}   gauge: how many of them are not called because they do not answer
 //	kitex_etcd_instances_confirmed_timestamp_seconds{service}
 //	                                        gauge: when etcd last confirmed them, as Unix time; 0 if it never has
 //
-// A service that no client used for minutes has neither of the last two until its next use: nobody asks etcd about it.
+// A service that no client used for minutes has none of the last three until its next use: nobody asks etcd about it.
 //
 // It is a package of its own so that programs without Prometheus need not build it.
 package etcdprom
@@ -39,6 +40,8 @@ var (
 		[]string{"service", "state"}, nil)
 	instancesDesc = prometheus.NewDesc("kitex_etcd_instances",
 		"Instances that clients of this process see of a service that is in use.", []string{"service"}, nil)
+	ejectedDesc = prometheus.NewDesc("kitex_etcd_instances_ejected",
+		"Instances of a service that is in use that clients of this process do not call because they do not answer.", []string{"service"}, nil)
 	confirmedDesc = prometheus.NewDesc("kitex_etcd_instances_confirmed_timestamp_seconds",
 		"Unix time at which etcd last confirmed the instances of a service that is in use; 0 if it never has.", []string{"service"}, nil)
 )
@@ -75,7 +78,7 @@ func New() *Collector {
 	c := &Collector{
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kitex_etcd_events_total",
-			Help: "Events of registration and discovery.",
+			Help: "Events of registration, discovery and calls.",
 		}, []string{"type"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kitex_etcd_events_dropped_total",
@@ -84,7 +87,7 @@ func New() *Collector {
 		records: make(map[string]record),
 	}
 	// A counter that begins with its first event hides that one from increase().
-	for t := etcd.EventRegistered; t <= etcd.EventInvalidRecord; t++ {
+	for t := etcd.EventRegistered; t <= etcd.EventReadmitted; t++ {
 		c.events.WithLabelValues(t.String())
 	}
 	return c
@@ -123,6 +126,7 @@ func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
 	c.dropped.Describe(descs)
 	descs <- recordsDesc
 	descs <- instancesDesc
+	descs <- ejectedDesc
 	descs <- confirmedDesc
 }
 
@@ -147,6 +151,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 			confirmed = float64(s.Synced.UnixMilli()) / 1000
 		}
 		gauge(instancesDesc, float64(s.Instances), s.Service)
+		gauge(ejectedDesc, float64(s.Ejected), s.Service)
 		gauge(confirmedDesc, confirmed, s.Service)
 	}
 }

@@ -307,6 +307,31 @@ func TestEjectionAllDead(t *testing.T) {
 	t.Logf("called %v after it was back", time.Since(up))
 }
 
+// TestEjectionPacketsDropped: the way to one of four loses everything. A call for each connection that was open fails, and a few
+// that wait for an answer beside them.
+func TestEjectionPacketsDropped(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 4)
+	l := startLoad(t, conn, longPool(), client.WithConnectTimeout(100*time.Millisecond), client.WithRPCTimeout(200*time.Millisecond))
+	l.called(t, addrsOfMoody(servers)...)
+	lost := servers[0]
+	open := lost.way.Conns()
+	began := time.Now()
+	lost.way.Drop(t)
+	events.wait(t, etcd.EventEjected, 1)
+	time.Sleep(4 * time.Second) // trials come and go
+	lost.way.Forward()
+	back := time.Now()
+	eventually(t, "it is called again", func() bool { return l.answeredBy(lost.addr, back) })
+	t.Logf("called %v after the way was back", time.Since(back))
+	l.stop()
+	all, late := l.failedCalls(began), l.failedCalls(began.Add(time.Second))
+	t.Logf("%d connections were open; %d failed calls, %d of them begun after 1 s", open, len(all), len(late))
+	if len(all) > open+30 || len(late) > 4 {
+		t.Errorf("%d failed calls, %d of them late", len(all), len(late))
+	}
+}
+
 // TestEjectionOff: with WithEjection(false) a dead instance is called until its lease ends.
 func TestEjectionOff(t *testing.T) {
 	t.Parallel()

@@ -10,8 +10,11 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/genericclient"
 	"github.com/cloudwego/kitex/pkg/endpoint"
+	"github.com/cloudwego/kitex/pkg/generic"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/retry"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/transport"
 
@@ -249,4 +252,56 @@ func TestEjectionUnreachable(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRetriesGoElsewhere: a call that got no answer is tried again on another instance, although its balancer knows one alone
+// for its key.
+func TestRetriesGoElsewhere(t *testing.T) {
+	t.Parallel()
+	servers, conn, _ := moodyServers(t, 3)
+	hash := loadbalance.NewConsistentHashOption(func(context.Context, any) string { return "key" })
+	policy := retry.NewFailurePolicy()
+	policy.WithMaxRetryTimes(1)
+	cli := newHello(t, conn, longPool(), client.WithLoadBalancer(loadbalance.NewConsistBalancer(hash)),
+		client.WithConnectTimeout(time.Second), client.WithRPCTimeout(200*time.Millisecond), client.WithFailureRetry(policy))
+	first := echo(t, cli)
+	for _, s := range servers {
+		// The address that answers is that of the proxy in front.
+		if s.addr == first {
+			s.set(sleepy(time.Second))
+		}
+	}
+	if second := echo(t, cli); second == first {
+		t.Errorf("%s answered, which does not answer", second)
+	}
+}
+
+// TestEjectionGeneric: generic clients notice as others do.
+func TestEjectionGeneric(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 3)
+	idl, err := generic.NewThriftFileProvider("../../golden/thrift_unary/hello.thrift")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := generic.JSONThriftGeneric(idl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cli, err := genericclient.NewClient("Hello", g, append(conn.ClientOptions(longPool(), client.WithRPCTimeout(time.Second)), closedAfter(t))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := func() {
+		t.Helper()
+		if _, err := cli.GenericCall(context.Background(), "echo", `{"message":"hi"}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	call()
+	servers[0].way.Shut()
+	eventually(t, "it is ejected", func() bool {
+		call()
+		return events.count(etcd.EventEjected) == 1
+	})
 }

@@ -13,6 +13,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -26,9 +27,10 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	listener net.Listener
-	changed sync.Cond // the mode, or a link's state
-	mode    mode
-	links   map[*link]struct{}
+	changed  sync.Cond // the mode, or a link's state
+	mode     mode
+	links    map[*link]struct{}
+	fillers  []net.Conn // of the queue of connections that nobody accepts, while packets are dropped
 }
 
 type mode int
@@ -38,6 +40,7 @@ const (
 	pause
 	blackHole
 	refuse
+	drop
 )
 
 // A link is one client's connection and its counterpart to the target.
@@ -92,6 +95,29 @@ func (p *Proxy) Refuse() {
 	p.Cut()
 }
 
+// Drop loses every packet: open connections are black-holed, and new ones are not made, nor refused. It is Linux that drops
+// the request for a connection when the queue of those not accepted is full. Forward ends it.
+func (p *Proxy) Drop(t testing.TB) {
+	t.Helper()
+	p.set(drop)
+	raw, err := p.listener.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) }) // shortens the queue
+	}
+	if err != nil {
+		t.Fatalf("faultproxy: %v", err)
+	}
+	for {
+		c, err := net.DialTimeout("tcp", p.addr, 300*time.Millisecond)
+		if err != nil {
+			return // full
+		}
+		p.mu.Lock()
+		p.fillers = append(p.fillers, c)
+		p.mu.Unlock()
+	}
+}
+
 // Shut stops listening and resets every connection: the kernel refuses new ones, as it does for a process that is gone.
 func (p *Proxy) Shut() {
 	p.mu.Lock()
@@ -127,7 +153,13 @@ func (p *Proxy) set(m mode) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mode = m
-	if m == blackHole {
+	if m != drop {
+		for _, c := range p.fillers {
+			c.Close()
+		}
+		p.fillers = nil
+	}
+	if m == blackHole || m == drop {
 		for l := range p.links {
 			l.dead = true
 		}
@@ -143,6 +175,11 @@ func (p *Proxy) close() {
 
 func (p *Proxy) accept(listener net.Listener) {
 	for {
+		p.mu.Lock()
+		for p.mode == drop {
+			p.changed.Wait()
+		}
+		p.mu.Unlock()
 		client, err := listener.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
@@ -156,7 +193,7 @@ func (p *Proxy) accept(listener net.Listener) {
 		switch p.mode {
 		case refuse:
 			l.reset()
-		case blackHole:
+		case blackHole, drop:
 			l.dead = true
 		}
 		p.mu.Unlock()

@@ -296,3 +296,39 @@ func waitConns(t *testing.T, p *faultproxy.Proxy, want int) {
 		time.Sleep(time.Millisecond)
 	}
 }
+
+// TestDrop: no connection is made, nor refused, and the open ones are dead; after it new ones work.
+func TestDrop(t *testing.T) {
+	target, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	go func() {
+		for {
+			c, err := target.Accept()
+			if err != nil {
+				return
+			}
+			go io.Copy(c, c)
+		}
+	}()
+	p := faultproxy.Start(t, target.Addr().String())
+	p.Drop(t)
+	_, err = net.DialTimeout("tcp", p.Addr(), 300*time.Millisecond)
+	if timeout, ok := err.(net.Error); !ok || !timeout.Timeout() {
+		t.Fatalf("a connection while packets are dropped: %v, want a timeout", err)
+	}
+	p.Forward()
+	c, err := net.DialTimeout("tcp", p.Addr(), 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+}

@@ -302,6 +302,39 @@ func TestProperty(t *testing.T) {
 	}
 }
 
+// TestAFleetsProbesAreSpread: a thousand clients eject one server in the same moment. What it sees of their probes when it is back
+// is no wave: in no tenth of a second more than a third of them.
+func TestAFleetsProbesAreSpread(t *testing.T) {
+	const clients, tick = 1000, 10 * time.Millisecond
+	var fleets []*fleet
+	for range clients {
+		f := newFleet(t, 3)
+		f.random = rand.Float64
+		f.eject(0, 1)
+		fleets = append(fleets, f)
+	}
+	buckets := make([]int, 12)
+	for i := range int(1200*time.Millisecond/tick) + 1 {
+		for _, f := range fleets {
+			for _, p := range f.pass(tick) {
+				buckets[min(i/10, len(buckets)-1)]++
+				f.Probed(p, true)
+			}
+		}
+	}
+	all := 0
+	for _, n := range buckets {
+		all += n
+	}
+	t.Logf("probes by tenths of a second: %v", buckets)
+	if all != clients {
+		t.Errorf("%d probes of %d clients, want one each", all, clients)
+	}
+	if most := slices.Max(buckets); most > clients/3 {
+		t.Errorf("%d probes in a tenth of a second", most)
+	}
+}
+
 func BenchmarkQuiet(b *testing.B) {
 	f := newFleet(b, 100)
 	b.ReportAllocs()

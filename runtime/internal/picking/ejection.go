@@ -3,6 +3,7 @@ package picking
 import (
 	"context"
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ type ejector struct {
 // remainder is a list without the excluded. It is never changed.
 type remainder struct {
 	of      []kitex.Instance
-	without *health.Set
+	without health.Set
 	list    []kitex.Instance
 }
 
@@ -48,17 +49,18 @@ func newEjector(service string, m *monitor) *ejector {
 
 // usable returns what is left of list. It is list itself while nobody is excluded. A nil ejector excludes nobody.
 func (e *ejector) usable(list []kitex.Instance) []kitex.Instance {
-	if e == nil {
+	if e == nil || len(e.tracker.Excluded()) == 0 {
 		return list
 	}
+	return e.shorten(list)
+}
+
+func (e *ejector) shorten(list []kitex.Instance) []kitex.Instance {
 	excluded := e.tracker.Excluded()
-	if len(excluded) == 0 {
-		return list
-	}
-	if r := e.left.Load(); r != nil && roster.Same(r.of, list) && sameSet(*r.without, excluded) {
+	if r := e.left.Load(); r != nil && roster.Same(r.of, list) && maps.Equal(r.without, excluded) {
 		return r.list
 	}
-	r := &remainder{of: list, without: &excluded, list: without(list, excluded.Has)}
+	r := &remainder{of: list, without: excluded, list: without(list, excluded.Has)}
 	e.left.Store(r)
 	return r.list
 }
@@ -77,18 +79,6 @@ func (e *ejector) follow(list []kitex.Instance) {
 		}
 		return list[i], true
 	})
-}
-
-func sameSet(a, b health.Set) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for addr := range a {
-		if !b.Has(addr) {
-			return false
-		}
-	}
-	return true
 }
 
 // without returns a new list without those whose address is out.

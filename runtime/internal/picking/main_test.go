@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,6 +30,9 @@ type testEtcd struct {
 	cli *clientv3.Client
 	dir *discovery.Directory
 }
+
+// wirings counts: Kitex keeps what belongs to one for ever, under its name.
+var wirings atomic.Int64
 
 // syncedWiring returns a Wiring whose directory knows n instances of testService, 10.0.0.0:80 and the following.
 func syncedWiring(tb testing.TB, n int) (*Wiring, *testEtcd) {
@@ -65,7 +69,7 @@ func syncedWiring(tb testing.TB, n int) (*Wiring, *testEtcd) {
 	if list, err := s.Get(e.context()); err != nil || len(list) != n {
 		tb.Fatalf("%d instances, %v", len(list), err)
 	}
-	return New(Config{Directory: e.dir, ID: tb.Name(), Start: l.Start, Notify: func(Event) {}}), e
+	return New(Config{Directory: e.dir, ID: fmt.Sprint("wiring-", wirings.Add(1)), Start: l.Start, Notify: func(Event) {}}), e
 }
 
 func (e *testEtcd) context() context.Context {

@@ -2,6 +2,7 @@ package picking
 
 import (
 	"context"
+	"maps"
 	"sync"
 	"time"
 
@@ -160,7 +161,7 @@ func (m *monitor) tend(now time.Time) (next time.Time) {
 // rebuild has the pickers of a service built from what is usable now, if that has changed.
 func (m *monitor) rebuild(e *ejector) {
 	excluded := e.tracker.Excluded()
-	if sameSet(e.built, excluded) {
+	if maps.Equal(e.built, excluded) {
 		return
 	}
 	e.built = excluded

@@ -110,7 +110,10 @@ func (r *Roster) touch(key string) {
 }
 
 // Put takes over that etcd holds kv. The error says why it is not an instance.
-func (r *Roster) Put(kv *mvccpb.KeyValue) error {
+func (r *Roster) Put(kv *mvccpb.KeyValue) error { return r.put(kv, false) }
+
+// put is Put. In a rebuilt etcd every lease is another one, and says nothing.
+func (r *Roster) put(kv *mvccpb.KeyValue, rebuilt bool) error {
 	key := string(kv.Key)
 	h := holding{lease: kv.Lease, revision: kv.ModRevision}
 	rec, err := record.Decode(kv.Value, r.defaultWeight)
@@ -122,13 +125,14 @@ func (r *Roster) Put(kv *mvccpb.KeyValue) error {
 	}
 	r.touch(key)
 	before, known := r.held[key]
-	last := before.inst
+	last, sameServer := before.inst, rebuilt || before.lease == h.lease
 	if l := r.lost[key]; l != nil {
-		last = l.inst
+		last, sameServer = l.inst, true // it comes back
 		delete(r.lost, key)
 	}
-	if last != nil && h.inst != nil && last.equal(h.inst) {
-		h.inst = last // unchanged ones stay the same pointer
+	// Unchanged ones stay the same pointer. Under another lease it is another server, although it says the same.
+	if last != nil && h.inst != nil && sameServer && last.equal(h.inst) {
+		h.inst = last
 	}
 	r.count(before.inst, h.inst)
 	r.held[key] = h
@@ -174,7 +178,7 @@ func (r *Roster) Replace(kvs []*mvccpb.KeyValue, revision int64, rebuilt bool, n
 	found := make(map[string]struct{}, len(kvs))
 	for _, kv := range kvs {
 		found[string(kv.Key)] = struct{}{}
-		if err := r.Put(kv); err != nil {
+		if err := r.put(kv, rebuilt); err != nil {
 			invalid(kv, err)
 		}
 	}

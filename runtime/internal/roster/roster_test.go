@@ -255,6 +255,24 @@ func checkDiff(t *testing.T, prev, next []discovery.Instance) {
 	}
 }
 
+// TestAnotherLeaseIsAnotherServer, even if it says the same.
+func TestAnotherLeaseIsAnotherServer(t *testing.T) {
+	r := newTestRoster(t, time.Minute)
+	r.add("a:1", 1)
+	r.want("a:1")
+	first := r.List()[0]
+	r.add("a:1", 1)
+	r.want("a:1")
+	if r.List()[0] != first {
+		t.Error("the same record written again became another instance")
+	}
+	r.add("a:1", 2)
+	r.want("a:1")
+	if r.List()[0] == first {
+		t.Error("the record of another lease is the same instance")
+	}
+}
+
 func TestDiffSeesWeightAndTags(t *testing.T) {
 	list := func(weight float64, tags map[string]string) []discovery.Instance {
 		return []discovery.Instance{NewInstance("k", record.Record{Network: "tcp", Address: "a:1", Weight: weight, Tags: tags})}
