@@ -119,16 +119,21 @@ const snippets = `package main
 
 import (
 	"context"
+	"log"
 	"runtime"
 	"testing"
+	"time"
 
+	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
+	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
 	"github.com/cloudwego/kitex/server"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb"
 	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb/ticker"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_combined/kitex_gen/api/combineservice"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
@@ -141,6 +146,11 @@ var (
 	_ = etcdtest.New
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive
+	_ = log.Print
+	_ = time.Second
+	_ = client.NewClient
+	_ = ttstream.NewCliTransHandlerFactory
+	_ = hello.NewClient
 
 	_         *pb.WatchRequest
 	_         []server.Option
