@@ -14,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/cloudwego/kitex/pkg/klog"
+
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
@@ -195,6 +197,10 @@ func checkEndpoint(ep string) (scheme string, err error) {
 func (c *Config) checkPrefix() error {
 	if !utf8.ValidString(c.Prefix) || strings.ContainsFunc(c.Prefix, unicode.IsControl) {
 		return fmt.Errorf("prefix %q holds control characters or is not UTF-8", c.Prefix)
+	}
+	if strings.HasSuffix(c.Prefix, "/") {
+		klog.Warnf("etcd: the prefix %q ends with a slash: keys begin with %q, and programs with the prefix %q do not see them",
+			c.Prefix, c.Prefix+"/", strings.TrimRight(c.Prefix, "/"))
 	}
 	return nil
 }

@@ -2,8 +2,11 @@ package etcd
 
 import (
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/picking"
@@ -69,7 +72,7 @@ func (t EventType) String() string {
 
 // Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. Events
 // come in order, on a goroutine of their own, so that a slow handler delays nothing; beyond 1024 that wait they are
-// dropped, and counted. An Event never holds a secret.
+// dropped, and counted. A handler that panics is logged, and gets the next event. An Event never holds a secret.
 type Event struct {
 	Type    EventType
 	Time    time.Time // when it happened
@@ -107,10 +110,20 @@ func newEventQueue(handler func(Event)) *eventQueue {
 	go func() {
 		defer close(q.done)
 		for ev := range queue {
-			q.handler(ev)
+			q.call(ev)
 		}
 	}()
 	return q
+}
+
+// call hands one event to the handler. A panic of the handler ends neither the process nor the events after it.
+func (q *eventQueue) call(ev Event) {
+	defer func() {
+		if p := recover(); p != nil {
+			klog.Errorf("etcd: the event handler panicked at %q: %v\n%s", ev.Type, p, debug.Stack())
+		}
+	}()
+	q.handler(ev)
 }
 
 // send queues ev and never blocks. After close it does nothing.

@@ -114,7 +114,8 @@ func (r *serverRegistry) Register(info *registry.Info) error {
 	}
 	if len(r.services) > 0 && info.ServiceName != "" && !slices.Contains(r.services, info.ServiceName) {
 		r.renamed.Do(func() {
-			klog.Warnf("etcd: the server calls itself %q and is registered as %q, as its options say", info.ServiceName, r.services)
+			klog.Warnf("etcd: the server is registered as %q, the name in its generated constructor or ServerOptions, and not as %q, the name given to WithServerBasicInfo: "+
+				"clients that look for %[2]q do not find it. To keep that name, generate with -name %[3]s=%[2]s", r.services, info.ServiceName, r.services[0])
 		})
 	}
 	return r.conn.registrar.Register(info, records, r.conn.cfg.BackgroundRegister)

@@ -21,6 +21,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -61,6 +62,8 @@ type Link struct {
 	*Life
 	cfg Config
 
+	stream atomic.Int64 // which of the connection's watch streams new watches use
+
 	mu      sync.Mutex
 	client  *clientv3.Client      // nil until it exists
 	err     error                 // why there is no client yet; nil before the first attempt ended
@@ -99,8 +102,8 @@ func (l *Link) authenticates() bool { return l.cfg.Etcd.Username != "" }
 
 // Target names the endpoints for errors and logs.
 func (l *Link) Target() string {
-	if l.cfg.Client != nil {
-		return strings.Join(l.cfg.Client.Endpoints(), ",")
+	if cli := l.Current(); cli != nil {
+		return strings.Join(cli.Endpoints(), ",") // as they are now: the client may follow etcd's members
 	}
 	return strings.Join(l.cfg.Etcd.Endpoints, ",")
 }
@@ -147,7 +150,12 @@ func (l *Link) run(ctx context.Context) {
 // authenticate makes the client, as often as it takes.
 func (l *Link) authenticate(ctx context.Context) {
 	cfg := *l.cfg.Etcd
-	cfg.Context = ctx
+	if cfg.Context == nil {
+		cfg.Context = context.Background()
+	}
+	var end context.CancelFunc
+	cfg.Context, end = context.WithCancel(cfg.Context) // ends with the caller's, and with the Conn
+	context.AfterFunc(ctx, end)
 	for {
 		cli, err := clientv3.New(cfg)
 		if err != nil {

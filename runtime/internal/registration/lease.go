@@ -58,7 +58,7 @@ func (r *Registrar) leaseLost(cause error) {
 			continue
 		}
 		for _, e := range reg.entries {
-			if !e.taken { // those wait for a check: the process that took over comes first
+			if e.takenBy == 0 { // those wait for a check: the process that took over comes first
 				r.lost[e] = struct{}{}
 			}
 		}

@@ -18,6 +18,7 @@ var (
 	errLeaseGone  = errors.New("etcd says that the lease does not exist")
 	errDeleted    = errors.New("the key was deleted")
 	errUnlisted   = errors.New("the key is not among those of the lease")
+	errEdited     = errors.New("the record was written without a lease, by hand it seems")
 	errWatchEnded = errors.New("the watch ended")
 )
 
@@ -54,9 +55,8 @@ func (r *Registrar) observe() {
 			if _, ok := attached[e.Key]; ok {
 				continue
 			}
-			if e.taken {
-				r.lost[e] = struct{}{} // stands again if the other's record is gone
-				r.retryAt = time.Time{}
+			if e.takenBy != 0 {
+				r.reclaim(e)
 			} else {
 				r.lose(e, errUnlisted)
 			}
@@ -73,6 +73,24 @@ func (r *Registrar) lose(e *entry, cause error) {
 	r.retryAt = time.Time{}
 	klog.Warnf("etcd: the registration %s is gone; it is restored: %v", e.Key, cause)
 	r.event(RecordLost, e, cause)
+}
+
+// reclaim has the record of a key written that another process had taken over, if it is free.
+func (r *Registrar) reclaim(e *entry) {
+	r.lost[e] = struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// lives says whether etcd knows that a lease has not ended.
+func (r *Registrar) lives(id clientv3.LeaseID) bool {
+	cli := r.link.Current()
+	if cli == nil {
+		return false
+	}
+	ctx, cancel := r.rpcContext(r.link.Closing())
+	defer cancel()
+	resp, err := cli.TimeToLive(ctx, id)
+	return err == nil && resp.TTL > 0
 }
 
 // removeLeftover removes a record of ours that nobody wants: a write whose answer was lost arrived after its removal.
@@ -180,14 +198,19 @@ func (r *Registrar) applyNews(n recordNews) {
 			continue // about to be written anyway
 		}
 		switch {
-		case deleted && e.taken:
-			// The process that took over may be about to repair it. A check finds out.
+		case deleted && e.takenBy != 0 && r.lives(e.takenBy):
+			r.reclaim(e) // the process that took over gave the address up
+		case deleted && e.takenBy != 0:
+			// It lost its lease, and may be about to repair that. A check finds out.
 			if at := time.Now().Add(link.Jitter(reclaimDelay)); at.Before(r.observeAt) {
 				r.observeAt = at
 			}
 		case deleted:
 			r.lose(e, errDeleted)
-		case !r.ours(ev.Kv):
+		case r.ours(ev.Kv):
+		case edited(ev.Kv):
+			r.lose(e, errEdited)
+		default:
 			r.take(e, ev.Kv)
 		}
 	}
@@ -205,17 +228,25 @@ type recordWatch struct {
 
 // run watches until ctx ends, across interruptions.
 func (w *recordWatch) run(ctx context.Context) {
-	failing := false
+	failing, refusals := false, 0
 	for ctx.Err() == nil {
+		watchCtx, stream := w.link.WatchContext(ctx)
 		cli, err := w.link.Get(ctx)
 		if err == nil {
-			err = w.watch(ctx, cli)
+			err = w.watch(watchCtx, cli)
 		}
 		if ctx.Err() != nil {
 			return
 		}
+		if w.link.RefusedWatch(err, stream) {
+			if refusals++; refusals == 1 {
+				continue // a stream's token is as old as the stream: the next one has a new one
+			}
+		} else {
+			refusals = 0
+		}
 		delay := reopenDelay
-		if link.Permanent(err) {
+		if link.Permanent(err) || link.Refused(err) || refusals > 2 {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
@@ -227,7 +258,7 @@ func (w *recordWatch) run(ctx context.Context) {
 }
 
 func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for resp := range cli.Watch(ctx, w.key, append(w.opts, clientv3.WithRev(w.next))...) {
 		if err := resp.Err(); err != nil {

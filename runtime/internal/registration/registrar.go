@@ -53,7 +53,7 @@ const (
 	callRetryDelay = 200 * time.Millisecond
 	// recheckDelay is how long after a reconnection the records are checked.
 	recheckDelay = 500 * time.Millisecond
-	// reclaimDelay is how long a process that took over a key has to put its record back when that is gone.
+	// reclaimDelay is how long a process that took over a key has to put its record back when its lease is gone.
 	reclaimDelay = 5 * time.Second
 	// shutdownTimeout bounds the removal of the records by Close.
 	shutdownTimeout = 2 * time.Second

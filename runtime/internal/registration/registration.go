@@ -8,6 +8,7 @@ import (
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // registration is what one Register asked for.
@@ -30,11 +31,11 @@ type Record struct {
 // entry is one record and what became of it.
 type entry struct {
 	Record
-	reg     *registration // nil for a leftover, to be removed
-	sent    bool          // a write was sent: it may stand even if no answer came
-	rev     int64         // revision of our last write
-	taken   bool          // another process's record stands at the key
-	watched bool          // counted in its service's watch
+	reg     *registration    // nil for a leftover, to be removed
+	sent    bool             // a write was sent: it may stand even if no answer came
+	rev     int64            // revision of our last write
+	takenBy clientv3.LeaseID // of the other process whose record stands at the key; 0: none
+	watched bool             // counted in its service's watch
 }
 
 func entriesOf(records []Record) []*entry {
@@ -144,7 +145,7 @@ func (r *Registrar) withdraw(reg *registration, c *call) {
 	reg.call.settle(errors.New("etcd: deregistered before it was registered"))
 	reg.call = c
 	for _, e := range reg.entries {
-		if e.taken || !e.sent {
+		if e.takenBy != 0 || !e.sent {
 			r.forget(e)
 			continue
 		}

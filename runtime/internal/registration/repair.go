@@ -164,7 +164,7 @@ func (r *Registrar) written(reg *registration, rev int64) {
 	delete(r.pending, reg)
 	delete(r.waiting, reg)
 	for _, e := range reg.entries {
-		e.rev, e.taken = rev, false
+		e.rev, e.takenBy = rev, 0
 		r.watch(e)
 		r.event(Registered, e, nil)
 		klog.Infof("etcd: registered %s", e.Key)

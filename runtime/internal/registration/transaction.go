@@ -46,10 +46,10 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 			case kv == nil:
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", 0))
 			case clientv3.LeaseID(kv.Lease) == r.lease:
-				e.rev, e.taken = kv.ModRevision, false
+				e.rev, e.takenBy = kv.ModRevision, 0
 				delete(r.lost, e)
 				continue
-			case r.ours(kv):
+			case r.ours(kv), edited(kv):
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
 			default:
 				r.take(e, kv)
@@ -68,7 +68,7 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 		}
 	}
 	for _, e := range batch {
-		e.rev, e.taken = resp.Header.Revision, false
+		e.rev, e.takenBy = resp.Header.Revision, 0
 		delete(r.lost, e)
 		r.watch(e)
 		r.event(Restored, e, nil)
@@ -94,7 +94,7 @@ func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*e
 		cmps = cmps[:0]
 		for i, e := range batch {
 			kv := looked(resp, i)
-			if kv == nil || !r.ours(kv) {
+			if kv == nil || !r.ours(kv) && !edited(kv) {
 				r.removed(e, false)
 				continue
 			}
@@ -133,14 +133,17 @@ func (r *Registrar) ours(kv *mvccpb.KeyValue) bool {
 	return ok
 }
 
+// edited says whether a record at an address of ours has no lease: somebody changed it by hand. Every server's has one.
+func edited(kv *mvccpb.KeyValue) bool { return kv.Lease == 0 }
+
 // take notes that another process's record stands at e's key. The newer server wins: it is left alone.
 func (r *Registrar) take(e *entry, kv *mvccpb.KeyValue) {
 	delete(r.lost, e)
 	e.rev = kv.ModRevision
-	if e.taken {
+	known := e.takenBy != 0
+	if e.takenBy = clientv3.LeaseID(kv.Lease); known {
 		return
 	}
-	e.taken = true
 	klog.Warnf("etcd: another process registered %s; it is left alone until that record is gone", e.Key)
 	r.event(TakenOver, e, nil)
 }
