@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/url"
@@ -56,6 +57,8 @@ type Config struct {
 	DefaultWeight int
 	// Client is an etcd client of the caller's, used in place of one made from EtcdConfig. Close leaves it open.
 	Client *clientv3.Client
+	// AuthFunc gives user and password for each authentication at etcd; nil means those of EtcdConfig. See WithAuthFunc.
+	AuthFunc func(ctx context.Context) (username, password string, err error)
 	// Retry says how lost registrations are repaired; nil means retry.NewRetryConfig().
 	Retry *retry.Config
 	// LeaseTTL is the life of the lease under which this process's records stand, in whole seconds; 0 means the
@@ -78,6 +81,7 @@ type Config struct {
 	EventHandler func(Event)
 
 	tlsFiles *link.TLSFiles // WithTLSOpt
+	invalid  error          // what an Option found wrong with its arguments
 }
 
 // Format prints a Config without its secrets, whatever the verb.
@@ -101,6 +105,9 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 			return nil, errors.New("etcd: an Option set Config.EtcdConfig to nil; change its fields instead")
 		}
 	}
+	if c.invalid != nil {
+		return nil, fmt.Errorf("etcd: %w", c.invalid)
+	}
 	etcd := *c.EtcdConfig // an Option may have set one that the caller uses elsewhere
 	etcd.Endpoints = slices.Clone(etcd.Endpoints)
 	etcd.DialOptions = slices.Clone(etcd.DialOptions)
@@ -119,13 +126,16 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 func (c *Config) checkClient() error {
 	e := c.EtcdConfig
 	if c.Client != nil {
-		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" {
+		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" || c.AuthFunc != nil {
 			return errors.New("WithClient excludes endpoints, TLS and credentials: the client brings its own")
 		}
 		return nil
 	}
 	if (e.Username == "") != (e.Password == "") {
 		return errors.New("credentials need both a username and a password; one is empty")
+	}
+	if c.AuthFunc != nil && (e.Username != "" || e.Token != "") {
+		return errors.New("both WithAuthFunc and a password or token are given; leave one out")
 	}
 	if e.Username != "" && e.Token != "" {
 		return errors.New("both a password and a token are given; etcd takes one of them")

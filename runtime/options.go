@@ -1,7 +1,9 @@
 package etcd
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -37,6 +39,26 @@ func WithAuthOpt(username, password string) Option {
 	return func(c *Config) {
 		c.EtcdConfig.Username, c.EtcdConfig.Password = username, password
 	}
+}
+
+// WithAuthFunc sets Config.AuthFunc: the user that etcd is asked as, and its password, come from f, which is called for each
+// authentication: at the start, when a token has ended, for each new stream. A password can be changed while the process
+// runs. An error of f, or an empty user or password, is that of the attempt, and f is asked again at the next; a panic is
+// such an error. f must be safe for concurrent use and should return soon. nil is an error of the constructor.
+func WithAuthFunc(f func(ctx context.Context) (username, password string, err error)) Option {
+	return func(c *Config) {
+		if c.AuthFunc = f; f == nil {
+			c.AuthFunc = func(context.Context) (string, string, error) { return "", "", nil }
+			c.invalid = errors.New("WithAuthFunc was given nil; leave the option out for an etcd without users")
+		}
+	}
+}
+
+// WithEndpointSync sets EtcdConfig.AutoSyncInterval: the endpoints follow etcd's members, asked for at that interval. Without it,
+// or with 0, they are those given to Connect for as long as the process lives: when all of etcd's members are replaced,
+// nothing is reached any more. The members have to announce addresses that this process can reach.
+func WithEndpointSync(every time.Duration) Option {
+	return func(c *Config) { c.EtcdConfig.AutoSyncInterval = every }
 }
 
 // WithDialTimeoutOpt bounds the making of one connection to etcd; 0 means DefaultDialTimeout.

@@ -320,7 +320,7 @@ func (r *Registrar) shutdown(running context.Context) error {
 	if len(r.removing) == 0 {
 		return nil
 	}
-	err = fmt.Errorf("etcd: close: %d records could not be removed at %s and end with their lease, in %v at most: %w", len(r.removing), r.link.Target(), r.ttl, err)
+	err = link.Failed(r.link.Explain(err), fmt.Sprintf("close: %d records could not be removed at %s and end with their lease, in %v at most", len(r.removing), r.link.Target(), r.ttl))
 	for e := range r.removing {
 		r.event(Deregistered, e, err)
 		if e.reg != nil {

@@ -9,6 +9,8 @@ import (
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 )
 
 // registration is what one Register asked for.
@@ -21,6 +23,22 @@ type registration struct {
 	left     int       // entries that are still to be removed
 	deleted  bool      // one of them was there
 	drainEnd time.Time // when clients have seen the removal
+}
+
+// describe names a registration for errors: its first key, how many more there are, and their size.
+func (reg *registration) describe() string {
+	size := 0
+	for _, e := range reg.entries {
+		size += len(e.Value)
+	}
+	more := ""
+	if n := len(reg.entries); n > 1 {
+		more = fmt.Sprintf(" and %d more", n-1)
+	}
+	if size > 100<<10 {
+		more += fmt.Sprintf(", %d kB in all", size>>10)
+	}
+	return reg.entries[0].Key + more
 }
 
 // Record is what etcd is to hold for one service of a server.
@@ -224,13 +242,13 @@ func (r *Registrar) expireCalls() {
 			continue
 		}
 		if wanted {
-			r.fail(reg, fmt.Errorf("etcd: register %s: no success at %s within %v; check that etcd is up and the endpoints are right, or start without it by WithBackgroundRegister: %w",
-				reg.entries[0].Key, r.link.Target(), registerTimeout, cause))
+			r.fail(reg, link.Failed(r.link.Explain(cause), fmt.Sprintf("register %s at %s, without success for %v", reg.describe(), r.link.Target(), registerTimeout),
+				"WithBackgroundRegister starts without etcd"))
 			continue
 		}
 		delete(r.waiting, reg)
-		err := fmt.Errorf("etcd: deregister %s: no success at %s within %v; the record ends with its lease, in %v at most: %w",
-			reg.entries[0].Key, r.link.Target(), deregisterTimeout, r.ttl, cause)
+		err := link.Failed(r.link.Explain(cause), fmt.Sprintf("deregister %s at %s, without success for %v; the record ends with its lease, in %v at most",
+			reg.entries[0].Key, r.link.Target(), deregisterTimeout, r.ttl))
 		klog.Warnf("%v", err)
 		for _, e := range reg.entries {
 			if _, ok := r.removing[e]; ok {

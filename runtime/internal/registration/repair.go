@@ -186,7 +186,7 @@ func (r *Registrar) failRefused(reg *registration, err error) {
 	for _, e := range reg.entries {
 		e.sent = e.rev != 0
 	}
-	r.fail(reg, fmt.Errorf("etcd: register %s: etcd at %s refused: %w", reg.entries[0].Key, r.link.Target(), err))
+	r.fail(reg, link.Failed(r.link.Explain(err), fmt.Sprintf("register %s at %s", reg.describe(), r.link.Target())))
 }
 
 // putLost writes records anew that are missing, and leaves alone what another process wrote.
