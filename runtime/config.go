@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -70,6 +71,9 @@ type Config struct {
 	// AdvertiseAddr is the address to publish instead of the listen address: host:port, or a host alone, which takes
 	// the listener's port. Empty means the listen address.
 	AdvertiseAddr string
+	// AdvertiseSubnet says which of the host's addresses to publish where a server listens on all of them. The zero value leaves the
+	// choice: the address from which etcd is reached, else that of the default route, else the first.
+	AdvertiseSubnet netip.Prefix
 	// BackgroundRegister lets a server start while etcd is down and register when it is back.
 	BackgroundRegister bool
 	// EmptyProtection is how long instances that vanished without an explicit delete are remembered, to be served
@@ -139,6 +143,9 @@ func (c *Config) checkClient() error {
 	}
 	if e.Username != "" && e.Token != "" {
 		return errors.New("both a password and a token are given; etcd takes one of them")
+	}
+	if e.AutoSyncInterval < 0 {
+		return fmt.Errorf("endpoint sync every %v; it must be positive, or 0 for never", e.AutoSyncInterval)
 	}
 	if e.DialTimeout < 0 {
 		return fmt.Errorf("dial timeout is %v; it must be positive, or 0 for %v", e.DialTimeout, DefaultDialTimeout)

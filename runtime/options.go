@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
+	"net/netip"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -95,6 +97,16 @@ func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDe
 // WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port or a host alone. Empty means the listen
 // address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
 func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
+
+// WithAdvertiseSubnet sets Config.AdvertiseSubnet: a server that listens on every interface is registered at the host's address
+// in that subnet. One that no interface has an address in is an error of Run; an invalid one of the constructor.
+func WithAdvertiseSubnet(subnet netip.Prefix) Option {
+	return func(c *Config) {
+		if c.AdvertiseSubnet = subnet; !subnet.IsValid() {
+			c.invalid = fmt.Errorf("WithAdvertiseSubnet was given the invalid subnet %v; make one with netip.ParsePrefix, such as 10.0.0.0/8", subnet)
+		}
+	}
+}
 
 // WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
 // back. What etcd or this package refuses for good is an error of Run nevertheless.

@@ -67,6 +67,7 @@ type Link struct {
 	*Life
 	cfg Config
 
+	forget func() bool  // ends the heeding of the caller's context; nil when there is none
 	stream atomic.Int64 // which of the connection's watch streams new watches use
 
 	mu      sync.Mutex
@@ -104,6 +105,14 @@ func New(cfg Config) (*Link, error) {
 		}
 	}
 	l.Start(l.run)
+	if cfg.Client == nil && cfg.Etcd.Context != nil {
+		// Its end ends the use of etcd. The etcd client itself heeds it for its watches and leases alone.
+		l.forget = context.AfterFunc(cfg.Etcd.Context, func() {
+			if cli := l.Current(); cli != nil {
+				_ = cli.Close()
+			}
+		})
+	}
 	return l, nil
 }
 
@@ -337,9 +346,10 @@ func (l *Link) Reset() {
 
 // Close closes the client, unless it is the caller's.
 func (l *Link) Close() error {
-	l.mu.Lock()
-	cli := l.client
-	l.mu.Unlock()
+	if l.forget != nil {
+		l.forget()
+	}
+	cli := l.Current()
 	if cli == nil || l.cfg.Client != nil {
 		return nil
 	}

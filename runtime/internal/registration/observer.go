@@ -25,6 +25,9 @@ var (
 // observe asks for the lease and the keys under it. It is the belt to the watches' braces.
 func (r *Registrar) observe() {
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
+	for _, reg := range r.regs {
+		r.followAddress(reg)
+	}
 	cli := r.link.Current()
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
@@ -62,6 +65,56 @@ func (r *Registrar) observe() {
 			}
 		}
 	}
+}
+
+// followAddress moves a registration whose host has another address now: the new records are written, then the old ones removed.
+func (r *Registrar) followAddress(reg *registration) {
+	if _, pending := r.pending[reg]; pending || reg.current == nil {
+		return
+	}
+	records, err := reg.current()
+	if err != nil {
+		return // the host is without a network for now
+	}
+	entries := entriesOf(records)
+	if sameKeys(reg.entries, entries) {
+		return
+	}
+	for _, e := range entries {
+		if r.entries[e.Key] != nil {
+			return // another server of this process is registered there
+		}
+	}
+	klog.Warnf("etcd: this host's address changed: %s is registered as %s", reg.entries[0].Key, entries[0].Key)
+	reg.moved = &registration{entries: reg.entries}
+	for _, e := range reg.moved.entries {
+		e.reg = reg.moved
+		delete(r.lost, e)
+	}
+	reg.entries = entries
+	for _, e := range entries {
+		e.reg = reg
+		r.entries[e.Key] = e
+	}
+	r.pending[reg] = struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// dropMoved begins the removal of the records at a registration's former address.
+func (r *Registrar) dropMoved(reg *registration) {
+	old := reg.moved
+	if reg.moved = nil; old == nil {
+		return
+	}
+	for _, e := range old.entries {
+		if e.takenBy != 0 || !e.sent {
+			r.forget(e)
+			continue
+		}
+		r.removing[e] = struct{}{}
+		old.left++
+	}
+	r.retryAt = time.Time{}
 }
 
 // lose notes that a record is gone although its server runs.

@@ -138,13 +138,16 @@ func New(cfg Config) *Registrar {
 // Register puts the records of the server that info identifies into etcd, all or none, and keeps them there until
 // Deregister or Close. It returns within 3 s, with an error when etcd did not take them; with background it returns nil when
 // etcd has not answered within 500 ms, and the work goes on.
-func (r *Registrar) Register(info *registry.Info, records []Record, background bool) error {
+//
+// current returns the records as they would be now, for a server whose address is one of the host's, which may change; nil where
+// the address is given.
+func (r *Registrar) Register(info *registry.Info, records []Record, current func() ([]Record, error), background bool) error {
 	c := newCall(registerTimeout)
 	if background {
 		c = newCall(backgroundTimeout)
 		c.background = true
 	}
-	if err := r.post(&request{call: c, info: info, records: entriesOf(records)}); err != nil {
+	if err := r.post(&request{call: c, info: info, records: entriesOf(records), current: current}); err != nil {
 		return err
 	}
 	select {

@@ -18,7 +18,9 @@ type registration struct {
 	info    *registry.Info
 	listen  string // info.Addr when it was registered
 	entries []*entry
-	call    *call // who waits for the current step; nil when nobody does
+	current func() ([]Record, error) // what entries would be now; nil where that does not change
+	moved   *registration            // the records at a former address, to be removed when entries are written; nil: none
+	call    *call                    // who waits for the current step; nil when nobody does
 
 	left     int       // entries that are still to be removed
 	deleted  bool      // one of them was there
@@ -51,6 +53,7 @@ type entry struct {
 	Record
 	reg     *registration    // nil for a leftover, to be removed
 	sent    bool             // a write was sent: it may stand even if no answer came
+	put     bool             // it was written, although the rest of its registration may not be
 	rev     int64            // revision of our last write
 	takenBy clientv3.LeaseID // of the other process whose record stands at the key; 0: none
 	watched bool             // counted in its service's watch
@@ -69,6 +72,7 @@ type request struct {
 	call    *call
 	info    *registry.Info
 	records []*entry
+	current func() ([]Record, error)
 	remove  bool
 }
 
@@ -112,7 +116,7 @@ func (r *Registrar) register(req *request) {
 		reg = &registration{info: req.info}
 	}
 	reg.call.settle(errors.New("etcd: a later Register of the same server overtook this one"))
-	reg.call, reg.listen = req.call, addrString(req.info)
+	reg.call, reg.listen, reg.current = req.call, addrString(req.info), req.current
 	for _, e := range req.records {
 		if old := r.entries[e.Key]; old != nil {
 			r.forget(old) // a removal that is overtaken, or the same record anew
@@ -157,6 +161,7 @@ func (r *Registrar) equalRegistration(req *request) *registration {
 
 // withdraw begins the removal of a registration, for c to wait for; c may be nil.
 func (r *Registrar) withdraw(reg *registration, c *call) {
+	r.dropMoved(reg)
 	delete(r.regs, reg.info)
 	delete(r.pending, reg)
 	delete(r.waiting, reg)

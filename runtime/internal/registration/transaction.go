@@ -14,8 +14,31 @@ import (
 // MaxTxnOps is the most that etcd takes in one transaction by default (--max-txn-ops).
 const MaxTxnOps = 128
 
+// maxTxnBytes is how much a transaction of several records writes at most. etcd takes 1.5 MiB by default
+// (--max-request-bytes), the etcd client sends 2 MiB.
+const maxTxnBytes = 1 << 20
+
 // errContended is a record that others wrote between our reading and our writing it, twice.
 var errContended = errors.New("etcd: the record keeps being changed by others")
+
+// bytes is about what e adds to a request.
+func (e *entry) bytes() int { return len(e.Key) + len(e.Value) + 64 }
+
+// batches divides records into those that fit into one transaction. A record that is too large for that goes alone.
+func batches(entries []*entry) (all [][]*entry) {
+	begin, size := 0, 0
+	for i, e := range entries {
+		if i > begin && (i-begin == MaxTxnOps || size+e.bytes() > maxTxnBytes) {
+			all = append(all, entries[begin:i])
+			begin, size = i, 0
+		}
+		size += e.bytes()
+	}
+	if begin < len(entries) {
+		all = append(all, entries[begin:])
+	}
+	return all
+}
 
 func (r *Registrar) puts(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
