@@ -53,6 +53,9 @@ const (
 	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
 	// anew, or is gone from etcd. Err is why it was ejected.
 	EventReadmitted
+	// EventRefused: etcd answers, and refuses to renew the lease of this Conn's records, for the reason in Err: its user, password or
+	// role. The records end with the lease. Sent once, when it begins.
+	EventRefused
 )
 
 var eventNames = [...]string{
@@ -60,6 +63,7 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
+	EventRefused: "refused",
 }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
@@ -147,7 +151,7 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 	types := [...]EventType{
 		registration.Registered: EventRegistered, registration.LeaseLost: EventLeaseLost, registration.RecordLost: EventRecordLost,
 		registration.TakenOver: EventTakenOver, registration.Restored: EventRestored, registration.RepairFailed: EventRepairFailed,
-		registration.Deregistered: EventDeregistered,
+		registration.Deregistered: EventDeregistered, registration.Refused: EventRefused,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }

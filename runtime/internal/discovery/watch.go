@@ -96,7 +96,11 @@ func (w *watcher) fail(err error) {
 		w.notify(Event{Type: WatchLost, Service: w.name, Err: err})
 	}
 	if first && !errors.Is(err, rpctypes.ErrCompacted) {
-		klog.Warnf("etcd: service %s: %v; serving what was last known, trying on", w.name, err)
+		known := ""
+		if w.snapshot().phase != unsynced {
+			known = "; calls go to the instances last known"
+		}
+		klog.Warnf("etcd: service %s: %v%s; still trying", w.name, w.link.Explain(err), known)
 	}
 	w.following = time.Time{}
 }

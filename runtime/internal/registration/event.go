@@ -12,6 +12,7 @@ const (
 	Restored
 	RepairFailed
 	Deregistered
+	Refused
 )
 
 // Event tells of one record, or of all when Key is empty.

@@ -124,7 +124,7 @@ func (r *Registrar) lose(e *entry, cause error) {
 	}
 	r.lost[e] = struct{}{}
 	r.retryAt = time.Time{}
-	klog.Warnf("etcd: the registration %s is gone; it is restored: %v", e.Key, cause)
+	klog.Warnf("etcd: the registration %s is gone: %v; restoring it", e.Key, cause)
 	r.event(RecordLost, e, cause)
 }
 
@@ -303,7 +303,7 @@ func (w *recordWatch) run(ctx context.Context) {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
-				klog.Warnf("etcd: %s cannot be watched, its loss is noticed late: %v", w.key, err)
+				klog.Warnf("%v; its loss is noticed late", link.Failed(w.link.Explain(err), "watch "+w.key))
 			}
 		}
 		link.Sleep(ctx, link.Jitter(delay))

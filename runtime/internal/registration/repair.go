@@ -43,7 +43,7 @@ func (r *Registrar) countFailure(err error) (delay time.Duration) {
 	retry := r.cfg.Retry
 	r.failures++
 	if r.failures == 1 {
-		klog.Warnf("etcd: the registrations at %s are not in order, trying on: %v", r.link.Target(), err)
+		klog.Warnf("etcd: the registrations at %s cannot be put right yet: %v; still trying", r.link.Target(), err)
 	}
 	if retry.MaxAttemptTimes == 0 || r.failures < retry.MaxAttemptTimes {
 		return retry.RetryDelay
