@@ -85,6 +85,7 @@ var causes = []struct{ says, cause, advice string }{
 	{"no such host", "", "check the host name in the endpoints"},
 	{"no route to host", "", "check the network between this host and etcd"},
 	{"network is unreachable", "", "check the network between this host and etcd"},
+	{"remote error: tls: unknown certificate authority", "etcd does not trust this process's certificate", "give WithTLSOpt a certificate and key that etcd trusts"},
 	{"tls: certificate required", "etcd asks for a client certificate", "give WithTLSOpt a certificate and key that etcd trusts"},
 	{"error reading server preface", "etcd closed the connection before it said anything",
 		"etcd may serve TLS alone: give WithTLSOpt or WithTLSConfig"},

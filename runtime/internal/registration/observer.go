@@ -59,7 +59,8 @@ func (r *Registrar) observe() {
 				continue
 			}
 			if e.takenBy != 0 {
-				r.reclaim(e)
+				r.lost[e] = struct{}{} // stands again if the other's record is gone
+				r.retryAt = time.Time{}
 			} else {
 				r.lose(e, errUnlisted)
 			}
@@ -126,12 +127,6 @@ func (r *Registrar) lose(e *entry, cause error) {
 	r.retryAt = time.Time{}
 	klog.Warnf("etcd: the registration %s is gone: %v; restoring it", e.Key, cause)
 	r.event(RecordLost, e, cause)
-}
-
-// reclaim has the record of a key written that another process had taken over, if it is free.
-func (r *Registrar) reclaim(e *entry) {
-	r.lost[e] = struct{}{}
-	r.retryAt = time.Time{}
 }
 
 // lives says whether etcd knows that a lease has not ended.
@@ -251,11 +246,13 @@ func (r *Registrar) applyNews(n recordNews) {
 			continue // about to be written anyway
 		}
 		switch {
-		case deleted && e.takenBy != 0 && r.lives(e.takenBy):
-			r.reclaim(e) // the process that took over gave the address up
 		case deleted && e.takenBy != 0:
-			// It lost its lease, and may be about to repair that. A check finds out.
-			if at := time.Now().Add(link.Jitter(reclaimDelay)); at.Before(r.observeAt) {
+			// The process that took over gave the address up, or is about to repair its record. A check finds out.
+			delay := reclaimDelay
+			if r.lives(e.takenBy) {
+				delay = repairDelay
+			}
+			if at := time.Now().Add(link.Jitter(delay)); at.Before(r.observeAt) {
 				r.observeAt = at
 			}
 		case deleted:

@@ -53,8 +53,10 @@ const (
 	callRetryDelay = 200 * time.Millisecond
 	// recheckDelay is how long after a reconnection the records are checked.
 	recheckDelay = 500 * time.Millisecond
-	// reclaimDelay is how long a process that took over a key has to put its record back when its lease is gone.
+	// reclaimDelay is how long a process that took over a key has to put its record back when its lease is gone, repairDelay when
+	// its lease lives: then the record was deleted, by it or by somebody else.
 	reclaimDelay = 5 * time.Second
+	repairDelay  = 300 * time.Millisecond
 	// shutdownTimeout bounds the removal of the records by Close.
 	shutdownTimeout = 2 * time.Second
 )
