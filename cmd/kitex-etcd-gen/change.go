@@ -20,15 +20,17 @@ import (
 type change struct {
 	kind    changeKind
 	path    string
-	content []byte // nil for an orphan
+	content []byte // nil for what is not written
+	linked  bool   // there is a symbolic link at path
 }
 
 type changeKind string
 
 const (
-	missing  changeKind = "missing"
-	stale    changeKind = "stale"
-	orphaned changeKind = "orphaned"
+	missing   changeKind = "missing"
+	stale     changeKind = "stale"
+	orphaned  changeKind = "orphaned"
+	abandoned changeKind = "abandoned" // path is the directory of a service that its IDL's package no longer declares
 )
 
 func (c change) String() string { return string(c.kind) + " " + c.path }
@@ -39,7 +41,11 @@ func render(packages []*kitexPackage) ([]change, error) {
 	var errs []error
 	for _, p := range packages {
 		if p.orphan {
-			changes = append(changes, change{orphaned, p.file(), nil})
+			changes = append(changes, change{kind: orphaned, path: p.file()})
+			continue
+		}
+		if p.abandoned {
+			changes = append(changes, change{kind: abandoned, path: p.path})
 			continue
 		}
 		content, err := templates.Render(p.service)
@@ -50,12 +56,32 @@ func render(packages []*kitexPackage) ([]change, error) {
 		case err != nil:
 			errs = append(errs, err)
 		case p.existing == nil:
-			changes = append(changes, change{missing, p.file(), content})
-		case !bytes.Equal(p.existing, content):
-			changes = append(changes, change{stale, p.file(), content})
+			changes = append(changes, change{missing, p.file(), content, p.linked})
+		case !sameText(p.existing, content):
+			changes = append(changes, change{stale, p.file(), content, p.linked})
 		}
 	}
 	return changes, errors.Join(errs...)
+}
+
+// sameText reports whether two texts differ in nothing but the ends of their lines, which git changes on Windows.
+func sameText(a, b []byte) bool {
+	lf := func(text []byte) []byte { return bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")) }
+	return bytes.Equal(a, b) || bytes.Equal(lf(a), lf(b))
+}
+
+// refusals says what keeps the changes from being made.
+func refusals(changes []change) error {
+	var errs []error
+	for _, c := range changes {
+		switch {
+		case c.kind == abandoned:
+			errs = append(errs, fmt.Errorf("%s: the package of the IDL no longer declares this service, and Kitex leaves the directory: delete it, or run kitex again", c.path))
+		case c.linked:
+			errs = append(errs, fmt.Errorf("%s: a symbolic link to a file that is %s: nothing is written through links: generate where the file itself is, or remove the link", c.path, c.kind))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkNames refuses content that declares, or imports as, a name that another file of the package declares.
@@ -153,10 +179,10 @@ func dumpTemplates(dir string) error {
 	path := filepath.Join(dir, templates.KitexFileName)
 	marker, _, _ := strings.Cut(templates.Kitex, "\n")
 	switch old, err := os.ReadFile(path); {
-	case err == nil && string(old) == templates.Kitex:
+	case err == nil && sameText(old, []byte(templates.Kitex)):
 		return nil
 	case err == nil && !bytes.HasPrefix(old, []byte(marker)):
 		return fmt.Errorf("%s: not a template of kitex-etcd-gen: move it away", path)
 	}
-	return commit([]change{{stale, path, []byte(templates.Kitex)}})
+	return commit([]change{{kind: stale, path: path, content: []byte(templates.Kitex)}})
 }
