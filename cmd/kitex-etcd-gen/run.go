@@ -21,7 +21,7 @@ const usage = `usage: kitex-etcd-gen [flags] [dir ...]
 
 Adds with_etcd.go, typed etcd constructors, to every service package that Kitex generated below dir (kitex_gen by default).
 
-  -check                 write nothing; list files that are stale, missing or orphaned: exit code 0 clean, 1 stale, 2 failed
+  -check                 write nothing; list what is stale, missing, orphaned or abandoned: exit code 0 clean, 1 stale, 2 failed
   -name Service=name     register Service (its name in the IDL) as name; may be repeated;
                          pkg.Service=name where several packages have a Service (api.Hello is kitex_gen/api/hello)
   -dump-templates DIR    write the template for stock kitex -template-dir to DIR, and nothing else
