@@ -170,8 +170,14 @@ func (w *watch) divert(ctx context.Context, req any) {
 	failed, _ := to.Tag(failedTag)
 	last, _ := to.Tag(rpcinfo.RetryPrevInstTag)
 	avoid := func(addr string) bool { return addr == last || strings.Contains(failed, addr+" ") }
-	if !avoid(addr) && w.tracker.Begin(addr, time.Now()) {
-		return
+	if !avoid(addr) {
+		ok, news := w.tracker.Begin(addr, time.Now())
+		if news {
+			w.monitor.kick()
+		}
+		if ok {
+			return
+		}
 	}
 	excluded := w.tracker.Excluded()
 	other := w.push.pickFrom(ctx, req, to, func(addr string) bool { return avoid(addr) || excluded.Has(addr) })
@@ -202,8 +208,9 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 		return err
 	}
 	addr := inst.Address().String()
-	w.tracker.Report(addr, inst, signal, probeOf{w.probe, inst.Address().Network()}, err, time.Now())
-	w.monitor.kick()
+	if w.tracker.Report(addr, inst, signal, probeOf{w.probe, inst.Address().Network()}, err, time.Now()) {
+		w.monitor.kick()
+	}
 	if signal == health.NoConnection || signal == health.DialTimeout {
 		failed, _ := to.Tag(failedTag)
 		to.ForceSetTag(failedTag, failed+addr+" ")
