@@ -71,8 +71,7 @@ type Tracker struct {
 	counts   [states]int                         // how many of them are in each state
 	answered [2]answer                           // the last answer, and the last of another address
 	moved    bool                                // excluded has to be derived anew
-	applied  Set                                 // what the caller last said to keep calls from
-	inForce  bool                                // applied is what is excluded
+	applied  *Set                                // what the caller last said to keep calls from
 	changes  []Change                            // that nobody took yet
 }
 
@@ -82,14 +81,17 @@ type answer struct {
 	number uint64
 }
 
-// Set is a set of addresses. It is never changed.
-type Set map[string]struct{}
+// Set is a set of addresses. It is never changed; two with the same pointer are the same.
+type Set struct{ addrs map[string]struct{} }
 
 // Has says whether addr is in the set.
-func (s Set) Has(addr string) bool {
-	_, ok := s[addr]
+func (s *Set) Has(addr string) bool {
+	_, ok := s.addrs[addr]
 	return ok
 }
+
+// Len returns how many addresses are in the set.
+func (s *Set) Len() int { return len(s.addrs) }
 
 // Change is an ejection, or the end of one.
 type Change struct {
@@ -129,9 +131,10 @@ func (s state) out() bool { return s == ejected || s == trial }
 
 // New returns a Tracker of a service without instances. random spreads the times: it returns numbers from 0 to 1.
 func New(random func() float64) *Tracker {
-	t := &Tracker{random: random, entries: make(map[string]*entry), inForce: true}
+	t := &Tracker{random: random, entries: make(map[string]*entry)}
 	t.quiet.Store(true)
-	t.excluded.Store(new(Set))
+	t.applied = new(Set)
+	t.excluded.Store(t.applied)
 	t.find = func(string) (any, bool) { return nil, false }
 	return t
 }
@@ -141,7 +144,7 @@ func (t *Tracker) Quiet() bool { return t.quiet.Load() }
 
 // Excluded returns the addresses that calls should not be sent to. At least half of the service's list, rounded up, is never
 // in it: where more addresses fail, it is empty.
-func (t *Tracker) Excluded() Set { return *t.excluded.Load() }
+func (t *Tracker) Excluded() *Set { return t.excluded.Load() }
 
 // Begin says whether an attempt that begins now should go to addr. One that takes up a trial should; those after it
 // should not. news says whether it took one up: the pickers have to be built without addr again.
@@ -207,7 +210,7 @@ func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, no
 		t.move(e, ejected)
 	}
 	t.update()
-	return news || len(t.changes) > 0 || !t.inForce
+	return news || len(t.changes) > 0 || t.applied != t.Excluded()
 }
 
 // witness notes an answer.
@@ -266,7 +269,7 @@ func (t *Tracker) update() {
 	out := t.counts[ejected] + t.counts[trial]
 	if t.moved {
 		t.moved = false
-		set := Set{}
+		set := make(map[string]struct{})
 		if out > 0 && t.size-out >= max(1, (t.size+1)/2) {
 			for addr, e := range t.entries {
 				if e.state.out() {
@@ -274,21 +277,21 @@ func (t *Tracker) update() {
 				}
 			}
 		}
-		if !maps.Equal(set, t.Excluded()) {
-			t.excluded.Store(&set)
+		if !maps.Equal(set, t.Excluded().addrs) {
+			t.excluded.Store(&Set{set})
 		}
-		t.inForce = maps.Equal(set, t.applied)
 	}
 	// Where so many are ejected that all are listed, their answers matter.
-	t.quiet.Store(t.inForce && len(t.entries) == t.counts[ejected] && out == len(t.Excluded()))
+	excluded := t.Excluded()
+	t.quiet.Store(excluded == t.applied && len(t.entries) == t.counts[ejected] && out == excluded.Len())
 }
 
 // Apply notes that calls are kept from the excluded: the pickers were built without them. Until then each attempt has to
 // ask Begin.
-func (t *Tracker) Apply(excluded Set) {
+func (t *Tracker) Apply(excluded *Set) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.applied, t.moved = excluded, true
+	t.applied = excluded
 	t.update()
 }
 

@@ -61,7 +61,7 @@ func (f *fleet) begin(addr string) bool {
 func (f *fleet) wantExcluded(addrs ...string) {
 	f.t.Helper()
 	var got []string
-	for a := range f.Excluded() {
+	for a := range f.Excluded().addrs {
 		got = append(got, a)
 	}
 	slices.Sort(got)
@@ -148,7 +148,7 @@ func TestFloor(t *testing.T) {
 			if i < most {
 				want = i + 1
 			}
-			if got := len(f.Excluded()); got != want {
+			if got := f.Excluded().Len(); got != want {
 				t.Errorf("%d of %d dead: %d are excluded, want %d", i+1, n, got, want)
 			}
 		}
@@ -283,7 +283,7 @@ func TestProperty(t *testing.T) {
 					f.report(i, s)
 				}
 			}
-			if usable := n - len(f.Excluded()); usable < (n+1)/2 || usable < 1 {
+			if usable := n - f.Excluded().Len(); usable < (n+1)/2 || usable < 1 {
 				t.Fatalf("seed %d, step %d: %d of %d are usable", seed, step, usable, n)
 			}
 			if mute && f.Ejected() > 0 {
