@@ -17,7 +17,6 @@ import (
 	"github.com/cloudwego/kitex/pkg/remote/trans/netpollmux"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/rpcinfo/remoteinfo"
-	"github.com/cloudwego/kitex/pkg/streaming"
 	"github.com/cloudwego/kitex/transport"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
@@ -193,11 +192,7 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 	if !ok {
 		return err
 	}
-	_, opening := resp.(*streaming.Result)
-	a := attempt{ctx: ctx, err: err, opening: opening, timeout: ri.Config().RPCTimeout()}
-	if method := ri.Invocation().MethodInfo(); method != nil {
-		a.oneway = method.OneWay()
-	}
+	a := newAttempt(ctx, ri, resp, err)
 	if w.shared {
 		a.took = time.Since(began)
 	}
@@ -209,10 +204,10 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 	if w.tracker.Report(addr, inst, signal, w.probe, err, time.Now()) {
 		w.monitor.kick()
 	}
-	if signal == health.NoConnection || signal == health.DialTimeout {
+	if none := errors.Is(err, kerrors.ErrGetConnection); none || signal == health.NoConnection || signal == health.DialTimeout {
 		failed, _ := to.Tag(failedTag)
 		to.ForceSetTag(failedTag, failed+addr+" ")
-		if opening && !errors.Is(err, kerrors.ErrGetConnection) {
+		if a.opening && !none {
 			return kerrors.ErrGetConnection.WithCause(err) // has Kitex try another instance, as for calls
 		}
 	}
