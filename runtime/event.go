@@ -13,8 +13,8 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), and of calls (Ejected,
-// Readmitted).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), and of calls
+// (Ejected, Readmitted).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -50,6 +50,9 @@ const (
 	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
 	// anew, or is gone from etcd. Err is why it was ejected.
 	EventReadmitted
+	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
+	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
+	EventSnapshotUsed
 )
 
 var eventNames = [...]string{
@@ -57,6 +60,7 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
+	EventSnapshotUsed: "snapshot used",
 }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
@@ -142,6 +146,7 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 func (q *eventQueue) ofDiscovery(ev discovery.Event) {
 	types := [...]EventType{
 		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
+		discovery.SnapshotUsed: EventSnapshotUsed,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }
