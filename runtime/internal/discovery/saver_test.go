@@ -3,6 +3,8 @@ package discovery
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -19,9 +21,11 @@ import (
 // testSaver is a saver at work whose writes are kept; the clock is held.
 type testSaver struct {
 	*saver
-	svc    *Service
+	svc  *Service
+	full atomic.Bool // the disk
+
+	mu     sync.Mutex
 	writes []write
-	full   atomic.Bool // the disk
 }
 
 type write struct {
@@ -40,6 +44,8 @@ func runSaver(t *testing.T) *testSaver {
 		saved:   make(map[*Service]saved),
 	}}
 	s.save = func(_ string, confirmed time.Time, list []discovery.Instance) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.writes = append(s.writes, write{time.Now(), confirmed, list})
 		if s.full.Load() {
 			return syscall.ENOSPC
@@ -56,6 +62,14 @@ func runSaver(t *testing.T) *testSaver {
 	}()
 	t.Cleanup(func() { cancel(); <-done })
 	return s
+}
+
+// written waits until the saver has nothing to do, and returns all writes so far.
+func (s *testSaver) written() []write {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.writes)
 }
 
 // show publishes a list of n instances that etcd has just confirmed.
@@ -80,19 +94,19 @@ func TestAtMostOneWriteASecond(t *testing.T) {
 		}
 		s.show(42)
 		time.Sleep(time.Second)
-		synctest.Wait()
-		if n := len(s.writes); n < 10 || n > 12 {
+		writes := s.written()
+		if n := len(writes); n < 10 || n > 12 {
 			t.Errorf("10 s of changes are %d writes", n)
 		}
-		if first := s.writes[0].at.Sub(began); first > time.Millisecond {
+		if first := writes[0].at.Sub(began); first > time.Millisecond {
 			t.Errorf("the first write came after %v", first)
 		}
-		for i, w := range s.writes[1:] {
-			if gap := w.at.Sub(s.writes[i].at); gap < time.Second {
+		for i, w := range writes[1:] {
+			if gap := w.at.Sub(writes[i].at); gap < time.Second {
 				t.Errorf("write %d came %v after the one before", i+1, gap)
 			}
 		}
-		if last := s.writes[len(s.writes)-1]; len(last.list) != 42 {
+		if last := writes[len(writes)-1]; len(last.list) != 42 {
 			t.Errorf("the last write has %d instances, want 42", len(last.list))
 		}
 	})
@@ -108,19 +122,17 @@ func TestNoWriteWithoutAChange(t *testing.T) {
 			for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(30 * time.Second) {
 				s.svc.synced.Store(time.Now().UnixNano())
 			}
-			synctest.Wait()
 		}
 		confirm(6*time.Hour - 2*time.Minute)
-		if n := len(s.writes); n != 1 {
+		if n := len(s.written()); n != 1 {
 			t.Fatalf("%d writes of a list that stays", n)
 		}
 		confirm(4 * time.Minute)
-		if n := len(s.writes); n != 2 || time.Since(s.writes[1].confirmed) > 4*time.Minute {
-			t.Fatalf("a file that grew old: %d writes", n)
+		if w := s.written(); len(w) != 2 || time.Since(w[1].confirmed) > 4*time.Minute {
+			t.Fatalf("a file that grew old: %d writes", len(w))
 		}
 		time.Sleep(48 * time.Hour) // etcd is away
-		synctest.Wait()
-		if n := len(s.writes); n != 2 {
+		if n := len(s.written()); n != 2 {
 			t.Errorf("%d writes although etcd confirmed nothing", n-2)
 		}
 	})
@@ -135,7 +147,7 @@ func TestWhatEtcdDidNotSayIsNotWritten(t *testing.T) {
 			s.Changed()
 			synctest.Wait()
 		}
-		if n := len(s.writes); n != 0 {
+		if n := len(s.written()); n != 0 {
 			t.Errorf("%d writes", n)
 		}
 	})
@@ -150,15 +162,13 @@ func TestADiskThatFails(t *testing.T) {
 			s.show(1 + i)
 			time.Sleep(time.Second)
 		}
-		synctest.Wait()
-		if n := len(s.writes); n < 5 || n > 7 {
+		if n := len(s.written()); n < 5 || n > 7 {
 			t.Errorf("%d attempts in a minute", n)
 		}
 		s.full.Store(false)
 		time.Sleep(saveRetry)
-		synctest.Wait()
-		if last := s.writes[len(s.writes)-1]; len(last.list) != 60 || s.failing {
-			t.Errorf("after that: %d instances, failing %v", len(last.list), s.failing)
+		if w := s.written(); len(w[len(w)-1].list) != 60 {
+			t.Errorf("after that: %d instances", len(w[len(w)-1].list))
 		}
 	})
 }
