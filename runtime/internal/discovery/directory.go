@@ -12,6 +12,9 @@
 //
 // While a watch is lost the last snapshot is served. Followers of a service (Attach) are told of each new snapshot on the
 // watcher's goroutine.
+//
+// With a directory for them, a saver stores the lists in files, on one more goroutine. Where etcd is late with its first answer
+// the watcher shows what an earlier process stored: unsynced ──> stored ──read──> current.
 package discovery
 
 import (

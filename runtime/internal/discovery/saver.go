@@ -22,8 +22,7 @@ const (
 )
 
 // saver writes the lists of a Directory into files, for the next process that starts while etcd is away. It is a Follower
-// of every service, which makes it look; its goroutine owns the rest of it. A disk that fails or hangs holds up nothing
-// else.
+// of every service, which makes it look; its goroutine owns the rest of it. A disk that fails holds up nothing else.
 type saver struct {
 	dir   *Directory
 	store *files.Store
@@ -92,7 +91,7 @@ func (s *saver) run(ctx context.Context) {
 
 // A list that does not change is confirmed all the time, its file is not: it is written anew when it has a quarter of the
 // greatest age.
-func (s *saver) renewal() time.Duration { return s.store.MaxAge / 4 }
+func (s *saver) renewal() time.Duration { return max(s.store.MaxAge/4, leastSaveGap) }
 
 func (s *saver) lookGap() time.Duration { return min(maxLookGap, s.renewal()) }
 
