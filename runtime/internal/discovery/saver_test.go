@@ -3,7 +3,9 @@ package discovery
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -12,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
@@ -81,6 +84,24 @@ func (s *testSaver) show(n int) {
 	}
 	s.svc.synced.Store(time.Now().UnixNano())
 	s.svc.ShowForTesting(list)
+}
+
+// lines is a log.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(strings.Lines(l.text.String()))
 }
 
 // TestAtMostOneWriteASecond: whatever the churn, and the last list is what stays. The first is written at once.
@@ -153,8 +174,12 @@ func TestWhatEtcdDidNotSayIsNotWritten(t *testing.T) {
 	})
 }
 
-// TestADiskThatFails is tried again every 10 s, not at every change, and then everything is written.
+// TestADiskThatFails is tried again every 10 s, not at every change, and then everything is written. The log has a line when
+// that begins, and one when it ends.
 func TestADiskThatFails(t *testing.T) {
+	var log lines
+	klog.SetOutput(&log)
+	defer klog.SetOutput(os.Stderr)
 	synctest.Test(t, func(t *testing.T) {
 		s := runSaver(t)
 		s.full.Store(true)
@@ -170,5 +195,40 @@ func TestADiskThatFails(t *testing.T) {
 		if w := s.written(); len(w[len(w)-1].list) != 60 {
 			t.Errorf("after that: %d instances", len(w[len(w)-1].list))
 		}
+		if got := log.take(); len(got) != 2 || !strings.Contains(got[0], syscall.ENOSPC.Error()) || !strings.Contains(got[1], "stored again") {
+			t.Errorf("the log has %d lines: %q", len(got), got)
+		}
 	})
+}
+
+// TestAStoredListThatIsUnfit is a line in the log with the reason, and nothing is shown.
+func TestAStoredListThatIsUnfit(t *testing.T) {
+	var log lines
+	klog.SetOutput(&log)
+	defer klog.SetOutput(os.Stderr)
+	d, svc := NewForTesting("s")
+	svc.swap(&snapshot{})
+	store := &files.Store{Dir: t.TempDir(), MaxAge: time.Hour, Endpoints: []string{"e:1"}, Prefix: "p", Program: "prog"}
+	d.saver = &saver{dir: d, store: store}
+	w := &watcher{Service: svc, timing: defaultTiming, roster: roster.New("p/s/", 10, time.Minute), notify: func(ev Event) { t.Errorf("%+v", ev) }}
+
+	w.restore() // there is none
+	if err := store.Save(1, "s", time.Now(), nil); err != nil {
+		t.Fatal(err)
+	}
+	w.restore() // it is empty
+	if got := log.take(); len(got) != 0 {
+		t.Errorf("the log has %q", got)
+	}
+	inst := files.Instance{Key: "p/s/a:1", Record: record.Record{Network: "tcp", Address: "a:1", Weight: 10}}
+	if err := store.Save(1, "s", time.Now().Add(-2*time.Hour), []files.Instance{inst}); err != nil {
+		t.Fatal(err)
+	}
+	w.restore()
+	if got := log.take(); len(got) != 1 || !strings.Contains(got[0], "2h0m0s old") || !strings.Contains(got[0], store.Dir) {
+		t.Errorf("the log has %q", got)
+	}
+	if svc.snapshot().phase != unsynced || !svc.Stored().IsZero() {
+		t.Errorf("shown is %+v", svc.snapshot())
+	}
 }
