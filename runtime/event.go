@@ -16,8 +16,8 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), and of calls (Ejected,
-// Readmitted).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), and of calls
+// (Ejected, Readmitted).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -56,6 +56,9 @@ const (
 	// EventRefused: etcd answers, and refuses to renew the lease of this Conn's records, for the reason in Err: its user, password or
 	// role. The records end with the lease. Sent once, when it begins.
 	EventRefused
+	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
+	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
+	EventSnapshotUsed
 )
 
 var eventNames = [...]string{
@@ -63,12 +66,16 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
-	EventRefused: "refused",
+	EventRefused:      "refused",
+	EventSnapshotUsed: "snapshot used",
 }
+
+// Known says whether t is one of the events above.
+func (t EventType) Known() bool { return t > 0 && int(t) < len(eventNames) }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
 func (t EventType) String() string {
-	if t <= 0 || int(t) >= len(eventNames) {
+	if !t.Known() {
 		return fmt.Sprintf("EventType(%d)", int(t))
 	}
 	return eventNames[t]
@@ -159,6 +166,7 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 func (q *eventQueue) ofDiscovery(ev discovery.Event) {
 	types := [...]EventType{
 		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
+		discovery.SnapshotUsed: EventSnapshotUsed,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }
