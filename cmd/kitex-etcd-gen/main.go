@@ -31,29 +31,6 @@
 // called testdata or vendor, or beginning with "_" or ".", are skipped below dir. Symbolic links are not followed.
 //
 // With kitex -use the constructors are generated in the repository that holds kitex_gen.
-//
-// # What is registered
-//
-//	kitex-etcd-gen instances [flags]
-//
-// prints the instances that are registered in etcd: service, address, weight, tags, and how long each stays if its server
-// is not heard of any more.
-//
-//	-etcd host:port[,…]    the etcd cluster, 127.0.0.1:2379 by default; https://host:port for TLS by the system's authorities
-//	-prefix P              the first part of the keys, kitex/registry-etcd by default
-//	-service NAME          this service only; a user who may read no other needs it
-//	-watch                 go on and print every change, until interrupted
-//	-json                  one JSON object on each line, in place of the table
-//	-cacert, -cert, -key   files for TLS: the authorities to verify etcd by, and a certificate and its key
-//	-user NAME             the etcd user; the password is that of the environment variable KITEX_ETCD_PASSWORD, or
-//	-password-file FILE    the first line of this file
-//
-// The objects of -json have service, network, address, weight, tags and key; lease, in hexadecimal as etcdctl shows it, and
-// ttl, the seconds left, unless the key stands until somebody deletes it; error, in place of the instance, where clients
-// ignore the key. With -watch they have event (present, added, changed, removed) and time, and no ttl.
-//
-// The exit code is 0 when all is done, interrupted or not, and 2 when the call failed. Once the first list is printed
-// -watch does not fail: it says on stderr that etcd does not answer, and that it does again.
 package main
 
 import "os"

@@ -18,7 +18,6 @@ const (
 )
 
 const usage = `usage: kitex-etcd-gen [flags] [dir ...]
-       kitex-etcd-gen instances [flags]    shows what is registered in etcd: instances -h lists its flags
 
 Adds with_etcd.go, typed etcd constructors, to every service package that Kitex generated below dir (kitex_gen by default).
 
@@ -29,6 +28,10 @@ Adds with_etcd.go, typed etcd constructors, to every service package that Kitex 
   -q                     no progress on long runs
   -version, -h           print the version, this text
 `
+
+// errMoved answers those who know the command from before it had a program to itself. A directory of the name is ./instances.
+var errMoved = errors.New("instances is a command of kitex-etcd now: go get -tool github.com/kitex-contrib/kitex-etcd/cmd/kitex-etcd, " +
+	"then go tool kitex-etcd instances with the same flags; a directory of this name is ./instances")
 
 type options struct {
 	check   bool
@@ -42,7 +45,7 @@ type options struct {
 // run is the whole command. Standard input is not read.
 func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "instances" {
-		return exit(instances(args[1:], stdout, stderr), instancesUsage, stdout, stderr)
+		return exit(errMoved, stdout, stderr)
 	}
 	opts, err := parseArgs(args)
 	if err == nil {
@@ -59,11 +62,11 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 			}
 		}
 	}
-	return exit(err, usage, stdout, stderr)
+	return exit(err, stdout, stderr)
 }
 
 // exit says what became of a call and returns its exit code.
-func exit(err error, usage string, stdout, stderr io.Writer) int {
+func exit(err error, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)

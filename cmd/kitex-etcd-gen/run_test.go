@@ -326,13 +326,27 @@ func TestHelpAndVersion(t *testing.T) {
 	}
 }
 
+// Those who know instances from before it had a program to itself are told where it is.
+func TestInstancesMoved(t *testing.T) {
+	files := map[string]string{"instances/api/hello/kitex.go": kitexPackageOf("api", "Hello")}
+	writeFiles(t, files)
+	stdout, stderr, code := call("instances", "-etcd", "127.0.0.1:2379")
+	if code != exitFail || stdout != "" || !strings.Contains(stderr, "go tool kitex-etcd instances") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if !maps.Equal(readFiles(t), files) {
+		t.Error("the files changed")
+	}
+	mustRun(t, "./instances")
+}
+
 // The manual in the package comment names every flag that the usages do.
 func TestManual(t *testing.T) {
 	source, err := os.ReadFile("main.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(usage + instancesUsage) {
+	for line := range strings.Lines(usage) {
 		if flag := strings.TrimSpace(line); strings.HasPrefix(flag, "-") {
 			if name := strings.Fields(flag)[0]; !bytes.Contains(source, []byte("//\t"+name)) {
 				t.Errorf("main.go does not explain %s", name)

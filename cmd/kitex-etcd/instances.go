@@ -17,7 +17,7 @@ import (
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
-const instancesUsage = `usage: kitex-etcd-gen instances [flags]
+const instancesUsage = `usage: kitex-etcd instances [flags]
 
 Prints the instances that are registered in etcd.
 
@@ -87,11 +87,11 @@ func parseInstancesArgs(args []string) (*instancesOptions, error) {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w; kitex-etcd-gen instances -h lists the flags", err)
+		return nil, fmt.Errorf("%w; kitex-etcd instances -h lists the flags", err)
 	}
 	switch {
 	case flags.NArg() > 0:
-		return nil, fmt.Errorf("instances %s: everything is given by flags; kitex-etcd-gen instances -h lists them", flags.Arg(0))
+		return nil, fmt.Errorf("instances %s: everything is given by flags; kitex-etcd instances -h lists them", flags.Arg(0))
 	case strings.Contains(o.user, ":"):
 		return nil, fmt.Errorf("-user takes the name only: others can see the arguments of a program; put the password into %s or a file", envPassword)
 	case o.user == "" && o.passwordFile != "":

@@ -282,7 +282,7 @@ func (i *inventory) printLine(l line) error {
 
 // say tells the user what is no part of the output.
 func (i *inventory) say(format string, args ...any) {
-	fmt.Fprintf(i.stderr, "kitex-etcd-gen: "+format+"\n", args...)
+	fmt.Fprintf(i.stderr, "kitex-etcd: "+format+"\n", args...)
 }
 
 // prefix is what the keys begin with.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -33,6 +34,13 @@ func etcdClient(t *testing.T, cluster *etcdtest.Cluster) *clientv3.Client {
 	}
 	t.Cleanup(func() { _ = cli.Close() })
 	return cli
+}
+
+// call runs the command.
+func call(args ...string) (stdout, stderr string, code int) {
+	var out, errs bytes.Buffer
+	code = run(args, &out, &errs)
+	return out.String(), errs.String(), code
 }
 
 func testContext(t *testing.T) context.Context {
@@ -80,7 +88,7 @@ func TestInstances(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	fill(t, cluster, etcdClient(t, cluster))
 	endpoints := strings.Join(cluster.Endpoints(), ",")
-	const broken = `kitex-etcd-gen: clients ignore the key "kitex/registry-etcd/Hello/broken": the value is not the JSON of an instance: `
+	const broken = `kitex-etcd: clients ignore the key "kitex/registry-etcd/Hello/broken": the value is not the JSON of an instance: `
 
 	const header = "SERVICE  ADDRESS      WEIGHT  TAGS                     LEASE\n"
 	const hello = `Hello    10.0.0.1:80  20      name="hello 1",zone=a    LEFT
@@ -94,7 +102,7 @@ Hello    10.0.0.2:80  10      -                        none
 		{nil, header + hello + "Hello2   10.0.0.3:80  10      evil=\"\\x1b[2J\"           none\n", broken},
 		{[]string{"-service", "Hello"}, strings.ReplaceAll(header+hello, "    LE", "  LE"), broken},
 		{[]string{"-prefix", "other"}, "SERVICE  ADDRESS      WEIGHT  TAGS  LEASE\nHello    10.0.0.4:80  10      -     none\n", ""},
-		{[]string{"-prefix", "nowhere"}, "", "kitex-etcd-gen: nothing is registered below nowhere/\n"},
+		{[]string{"-prefix", "nowhere"}, "", "kitex-etcd: nothing is registered below nowhere/\n"},
 	} {
 		t.Run(strings.Join(test.args, " "), func(t *testing.T) {
 			stdout, stderr, code := call(append([]string{"instances", "-etcd", endpoints}, test.args...)...)
@@ -161,7 +169,7 @@ func watch(t *testing.T, args ...string) *watching {
 	errs, stderr := io.Pipe()
 	w.lines, w.said = lines(out), lines(errs)
 	go func() {
-		w.code <- run(append([]string{"instances", "-watch"}, args...), nil, stdout, stderr)
+		w.code <- run(append([]string{"instances", "-watch"}, args...), stdout, stderr)
 		stdout.Close()
 		stderr.Close()
 	}()
@@ -261,7 +269,7 @@ func TestInstancesOutage(t *testing.T) {
 	if err := cluster.Start(); err != nil {
 		t.Fatal(err)
 	}
-	w.wantOf(w.said, "^kitex-etcd-gen: etcd answers again$")
+	w.wantOf(w.said, "^kitex-etcd: etcd answers again$")
 	w.interrupt()
 }
 
@@ -284,7 +292,7 @@ func TestInstancesRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
-		"-nonsense":                      "kitex-etcd-gen instances -h lists the flags",
+		"-nonsense":                      "kitex-etcd instances -h lists the flags",
 		"Hello":                          "everything is given by flags",
 		"-etcd localhost":                `endpoint "localhost"`,
 		"-etcd http://h:1 -cacert x":     "x",
@@ -298,7 +306,7 @@ func TestInstancesRefusals(t *testing.T) {
 	} {
 		words := strings.Fields(strings.ReplaceAll(args, "EMPTY", empty))
 		stdout, stderr, code := call(append([]string{"instances"}, words...)...)
-		if code != exitFail || stdout != "" || !strings.HasPrefix(stderr, "kitex-etcd-gen: ") || !strings.Contains(stderr, want) || strings.Contains(stderr, "secret") {
+		if code != exitFail || stdout != "" || !strings.HasPrefix(stderr, "kitex-etcd: ") || !strings.Contains(stderr, want) || strings.Contains(stderr, "secret") {
 			t.Errorf("%s: exit code %d, stdout %q, stderr %q; want %q in it", args, code, stdout, stderr, want)
 		}
 	}
