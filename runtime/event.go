@@ -13,8 +13,8 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), and of calls (Ejected,
-// Readmitted).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), of calls (Ejected,
+// Readmitted), and of operators' marks (Drained to InvalidMark).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -50,6 +50,13 @@ const (
 	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
 	// anew, or is gone from etcd. Err is why it was ejected.
 	EventReadmitted
+	// EventDrained: an operator's mark took the record at Key out of etcd: no client calls the server, which runs on. Err is the
+	// reason that the mark gives, nil if none. Sent also in place of EventRegistered when a server starts that has such a mark.
+	EventDrained
+	// EventUndrained: the mark is gone, and the record stands at Key again.
+	EventUndrained
+	// EventInvalidMark: the mark at Key is malformed, for the reason in Err, and is ignored.
+	EventInvalidMark
 )
 
 var eventNames = [...]string{
@@ -57,6 +64,7 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
+	EventDrained: "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
 }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
@@ -134,7 +142,8 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 	types := [...]EventType{
 		registration.Registered: EventRegistered, registration.LeaseLost: EventLeaseLost, registration.RecordLost: EventRecordLost,
 		registration.TakenOver: EventTakenOver, registration.Restored: EventRestored, registration.RepairFailed: EventRepairFailed,
-		registration.Deregistered: EventDeregistered,
+		registration.Deregistered: EventDeregistered, registration.Drained: EventDrained, registration.Undrained: EventUndrained,
+		registration.InvalidMark: EventInvalidMark,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }

@@ -12,6 +12,9 @@ const (
 	Restored
 	RepairFailed
 	Deregistered
+	Drained
+	Undrained
+	InvalidMark
 )
 
 // Event tells of one record, or of all when Key is empty.

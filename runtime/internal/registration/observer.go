@@ -24,6 +24,7 @@ var (
 // observe asks for the lease and the keys under it. It is the belt to the watches' braces.
 func (r *Registrar) observe() {
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
+	r.askDenied()
 	cli := r.link.Current()
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
@@ -51,7 +52,7 @@ func (r *Registrar) observe() {
 			continue
 		}
 		for _, e := range reg.entries {
-			if _, ok := attached[e.Key]; ok {
+			if _, ok := attached[e.Key]; r.heldBack(e, ok) || ok {
 				continue
 			}
 			if e.taken {
@@ -86,7 +87,8 @@ func (r *Registrar) removeLeftover(key string) {
 // recordNews is what a watch saw.
 type recordNews struct {
 	events    []*clientv3.Event
-	compacted bool // some events were missed
+	compacted bool   // some events were missed
+	marksOf   string // the service whose marks they are; empty: they are records
 }
 
 // watch is what tells of changes to the records of one service: the key alone as long as it is one, so that a process
@@ -143,6 +145,7 @@ func (r *Registrar) restartWatches(rev int64) {
 			r.watch(e)
 		}
 	}
+	r.rereadMarks()
 	r.observeAt = time.Now()
 }
 
@@ -161,6 +164,10 @@ func (r *Registrar) unwatch(e *entry) {
 
 // applyNews takes what a watch saw.
 func (r *Registrar) applyNews(n recordNews) {
+	if n.marksOf != "" {
+		r.applyMarkNews(n)
+		return
+	}
 	if n.compacted {
 		r.observeAt = time.Now()
 	}
@@ -178,6 +185,9 @@ func (r *Registrar) applyNews(n recordNews) {
 		}
 		if _, ok := r.pending[e.reg]; ok {
 			continue // about to be written anyway
+		}
+		if r.heldBack(e, !deleted && r.ours(ev.Kv)) {
+			continue
 		}
 		switch {
 		case deleted && e.taken:
@@ -199,7 +209,8 @@ type recordWatch struct {
 	retryDelay time.Duration // after a refusal
 	key        string
 	opts       []clientv3.OpOption
-	next       int64 // the revision to watch from
+	next       int64  // the revision to watch from
+	marksOf    string // the service whose marks are watched; empty: records are
 	news       chan<- recordNews
 }
 
@@ -219,7 +230,7 @@ func (w *recordWatch) run(ctx context.Context) {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
-				klog.Warnf("etcd: %s cannot be watched, its loss is noticed late: %v", w.key, err)
+				klog.Warnf("etcd: %s cannot be watched, what happens to it is noticed late: %v", w.key, err)
 			}
 		}
 		link.Sleep(ctx, link.Jitter(delay))
@@ -246,6 +257,7 @@ func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
 }
 
 func (w *recordWatch) send(ctx context.Context, n recordNews) {
+	n.marksOf = w.marksOf
 	select {
 	case w.news <- n:
 	case <-ctx.Done():

@@ -68,13 +68,19 @@ func (r *Registrar) round(ctx context.Context) error {
 	if refusal != nil && !link.Permanent(refusal) {
 		return refusal
 	}
+	if err := r.readMarks(ctx, cli); err != nil {
+		return err
+	}
 	err = r.put(ctx, cli)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		r.leaseLost(err)
 		err = r.put(ctx, cli)
 	}
-	if err == nil {
-		err = refusal
+	if err == nil || link.Permanent(err) {
+		err = cmp.Or(err, r.putMarked(ctx, cli))
+	}
+	if err == nil || !link.Unanswered(err) {
+		err = cmp.Or(err, refusal)
 	}
 	return err
 }
@@ -129,7 +135,7 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 		}
 		refusal = err
 		for _, reg := range batch {
-			resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(reg.entries), nil))
+			resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(wantedOf(reg.entries)), nil))
 			switch {
 			case err == nil:
 				r.written(reg, resp.Header.Revision)
@@ -151,7 +157,7 @@ func (r *Registrar) nextPending() (batch []*registration, ops []clientv3.Op) {
 			continue
 		}
 		batch = append(batch, reg)
-		ops = append(ops, r.puts(reg.entries)...)
+		ops = append(ops, r.puts(wantedOf(reg.entries))...)
 		if len(ops) == MaxTxnOps {
 			break
 		}
@@ -164,6 +170,9 @@ func (r *Registrar) written(reg *registration, rev int64) {
 	delete(r.pending, reg)
 	delete(r.waiting, reg)
 	for _, e := range reg.entries {
+		if r.held(e, rev) {
+			continue
+		}
 		e.rev, e.taken = rev, false
 		r.watch(e)
 		r.event(Registered, e, nil)

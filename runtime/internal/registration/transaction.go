@@ -21,7 +21,7 @@ func (r *Registrar) puts(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
 	for i, e := range entries {
 		e.sent = true
-		ops[i] = clientv3.OpPut(e.Key, e.Value, clientv3.WithLease(r.lease))
+		ops[i] = clientv3.OpPut(e.Key, e.wanted(), clientv3.WithLease(r.lease))
 	}
 	return ops
 }
@@ -48,6 +48,9 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 			case clientv3.LeaseID(kv.Lease) == r.lease:
 				e.rev, e.taken = kv.ModRevision, false
 				delete(r.lost, e)
+				if string(kv.Value) != e.wanted() {
+					r.change(e)
+				}
 				continue
 			case r.ours(kv):
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
@@ -71,7 +74,7 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 		e.rev, e.taken = resp.Header.Revision, false
 		delete(r.lost, e)
 		r.watch(e)
-		r.event(Restored, e, nil)
+		r.event(e.back(), e, nil)
 	}
 	return len(batch), nil
 }
@@ -119,6 +122,10 @@ func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*e
 
 // removed notes that a record is gone; deleted says whether we deleted it.
 func (r *Registrar) removed(e *entry, deleted bool) {
+	if _, out := r.marks.out[e]; out {
+		r.tookOut(e)
+		return
+	}
 	if e.rev != 0 { // else nobody was told that it stood
 		e.reg.deleted = e.reg.deleted || deleted
 		r.event(Deregistered, e, nil)
