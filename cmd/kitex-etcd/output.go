@@ -66,7 +66,7 @@ type instance struct {
 	Mark     int               `json:"mark,omitempty" yaml:"mark,omitempty"` // the weight that a mark gives
 	Reason   string            `json:"reason,omitempty" yaml:"reason,omitempty"`
 	BadMark  string            `json:"bad_mark,omitempty" yaml:"bad_mark,omitempty"` // why the server ignores its mark
-	Why      string            `json:"why,omitempty" yaml:"why,omitempty"` // of a removal
+	Why      string            `json:"why,omitempty" yaml:"why,omitempty"`           // of a removal
 	Error    string            `json:"error,omitempty" yaml:"error,omitempty"`
 }
 
