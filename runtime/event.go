@@ -16,8 +16,8 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), and of calls
-// (Ejected, Readmitted).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), of calls (Ejected,
+// Readmitted), and of operators' marks (Drained to InvalidMark).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -59,6 +59,13 @@ const (
 	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
 	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
 	EventSnapshotUsed
+	// EventDrained: an operator's mark took the record at Key out of etcd: no client calls the server, which runs on. Err is the
+	// reason that the mark gives, nil if none. Sent also in place of EventRegistered when a server starts that has such a mark.
+	EventDrained
+	// EventUndrained: the mark is gone, and the record stands at Key again.
+	EventUndrained
+	// EventInvalidMark: the mark at Key is malformed, for the reason in Err, and is ignored.
+	EventInvalidMark
 )
 
 var eventNames = [...]string{
@@ -68,6 +75,7 @@ var eventNames = [...]string{
 	EventEjected: "ejected", EventReadmitted: "readmitted",
 	EventRefused:      "refused",
 	EventSnapshotUsed: "snapshot used",
+	EventDrained:      "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
 }
 
 // Known says whether t is one of the events above.
@@ -158,7 +166,8 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 	types := [...]EventType{
 		registration.Registered: EventRegistered, registration.LeaseLost: EventLeaseLost, registration.RecordLost: EventRecordLost,
 		registration.TakenOver: EventTakenOver, registration.Restored: EventRestored, registration.RepairFailed: EventRepairFailed,
-		registration.Deregistered: EventDeregistered, registration.Refused: EventRefused,
+		registration.Deregistered: EventDeregistered, registration.Refused: EventRefused, registration.Drained: EventDrained,
+		registration.Undrained: EventUndrained, registration.InvalidMark: EventInvalidMark,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }

@@ -29,12 +29,13 @@ type Record struct {
 	Err      error            // why clients ignore the key; nil for an instance
 	Lease    clientv3.LeaseID // under which it stands; 0 means until somebody deletes it
 	Revision int64            // of etcd, at which it was last written
+	Created  int64            // of etcd, at which it was first written since it was last absent
 }
 
 // ParseRecord returns what clients of this Conn make of a key and its value, for programs that watch etcd themselves,
 // with Client. What is no instance has Err set.
 func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
-	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision}
+	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision, Created: kv.CreateRevision}
 	if c == nil {
 		r.Err = errNilConn
 		return r

@@ -1,135 +1,159 @@
 package main
 
 import (
-	"bytes"
-	"context"
-	"errors"
-	"flag"
-	"fmt"
-	"io"
-	"os"
-	"os/signal"
+	"cmp"
+	"strconv"
 	"strings"
-	"syscall"
 
-	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/spf13/cobra"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
-const instancesUsage = `usage: kitex-etcd instances [flags]
+func (p *program) instancesCommand() *cobra.Command {
+	return p.listing(&cobra.Command{
+		Use:   "instances [SERVICE…]",
+		Short: "A line for each instance",
+		Long: `Prints the instances that are registered in etcd, of all services or of those named; SERVICE may be a pattern such as 'Order*'.
 
-Prints the instances that are registered in etcd.
-
-  -etcd host:port[,…]    the etcd cluster, 127.0.0.1:2379 by default; https://host:port for TLS by the system's authorities
-  -prefix P              the first part of the keys, kitex/registry-etcd by default
-  -service NAME          this service only; a user who may read no other needs it
-  -watch                 go on and print every change, until interrupted
-  -json                  one JSON object on each line, in place of the table
-  -cacert, -cert, -key   files for TLS: the authorities to verify etcd by, and a certificate and its key
-  -user NAME             the etcd user; the password is that of the environment variable KITEX_ETCD_PASSWORD, or
-  -password-file FILE    the first line of this file
-`
-
-const envPassword = "KITEX_ETCD_PASSWORD"
-
-type instancesOptions struct {
-	endpoints       string
-	prefix, service string
-	watch, json     bool
-	cacert          string
-	cert, key       string
-	user            string
-	passwordFile    string
+LEASE is how long the record stays if its server is not heard of any more. A server renews it every third: what is marked with !
+belongs to one that is late, dead or cut off. none stays until somebody deletes it. drained is a server that an operator's
+mark keeps out of etcd; whether it still runs, etcd does not know.`,
+		Example: `  kitex-etcd instances 'Order*' -l zone=a
+  kitex-etcd instances Hello -o json | jq -r .address`,
+		RunE: p.withConn(p.instances),
+	})
 }
 
-// instances is the command of that name.
-func instances(args []string, stdout, stderr io.Writer) error {
-	opts, err := parseInstancesArgs(args)
+func (p *program) instances(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
+	s, err := p.selection(args)
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	klog.SetOutput(io.Discard) // what the Conn has to say, this command says itself
-	conn, err := opts.connect()
+	c, err := read(cmd.Context(), conn, s)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
-	inv := &inventory{conn: conn, opts: opts, stdout: stdout, stderr: stderr}
-	if opts.watch {
-		err = inv.watch(ctx)
-	} else {
-		err = inv.list(ctx)
+	if err := c.missing(cmd.Context(), conn, s); err != nil {
+		return err
 	}
-	if ctx.Err() != nil {
+	away := c.away()
+	if len(s.tags) > 0 {
+		away = nil // of what is not there, the tags are not known
+	}
+	if len(c.records)+len(away) == 0 {
+		p.say("nothing is registered below %s/", p.connection.prefix)
 		return nil
 	}
-	return err
+	leases, wait := askLeases(cmd.Context(), conn, c.records)
+	defer leases.explain(p)
+	defer wait()
+	defer leases.progress(p)()
+	if p.tabular() {
+		return p.instanceTable(c, away, leases)
+	}
+	for _, r := range c.records {
+		i := newInstance(r).marked(c.mark(r))
+		if answer := leases.of(r.Lease); answer != nil && answer.err == nil {
+			i.TTL, i.Granted = &answer.ttl, answer.granted
+		}
+		if err := p.object(i); err != nil {
+			return err
+		}
+	}
+	for _, m := range away {
+		if err := p.object(instance{}.marked(m)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-func parseInstancesArgs(args []string) (*instancesOptions, error) {
-	var o instancesOptions
-	flags := flag.NewFlagSet("instances", flag.ContinueOnError)
-	flags.SetOutput(io.Discard) // run prints the error, to the right stream
-	flags.StringVar(&o.endpoints, "etcd", "127.0.0.1:2379", "")
-	flags.StringVar(&o.prefix, "prefix", etcd.DefaultPrefix, "")
-	flags.StringVar(&o.service, "service", "", "")
-	flags.BoolVar(&o.watch, "watch", false, "")
-	flags.BoolVar(&o.json, "json", false, "")
-	flags.StringVar(&o.cacert, "cacert", "", "")
-	flags.StringVar(&o.cert, "cert", "", "")
-	flags.StringVar(&o.key, "key", "", "")
-	flags.StringVar(&o.user, "user", "", "")
-	flags.StringVar(&o.passwordFile, "password-file", "", "")
-	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil, err
-		}
-		return nil, fmt.Errorf("%w; kitex-etcd instances -h lists the flags", err)
+// widestLease is the room for LEASE, whose answers come while rows are printed.
+const widestLease = "9s of 10s !"
+
+// instanceTable prints each row as soon as etcd told about its lease.
+func (p *program) instanceTable(c *catalog, away []etcd.PlacedMark, leases *leases) error {
+	titles := []string{"SERVICE", "ADDRESS", "WEIGHT", "LEASE"}
+	if p.output == "wide" {
+		titles = append(titles, "NETWORK", "REVISION", "MARK")
 	}
+	t := newTable(p.stdout, p.output == "table", append(titles, "TAGS")...)
+	row := func(r etcd.Record, lease string) []string {
+		cells := []string{printable(r.Service), printable(r.Address), strconv.Itoa(r.Weight), lease}
+		if p.output == "wide" {
+			cells = append(cells, r.Network, strconv.FormatInt(r.Revision, 10), cmp.Or(markText(c.mark(r)), "-"))
+		}
+		return append(cells, cmp.Or(tags(r.Tags), "-"))
+	}
+	awayRow := func(m etcd.PlacedMark) []string {
+		state := "drained"
+		if m.Err != nil || !m.Drain {
+			state = "gone"
+		}
+		cells := []string{printable(m.Service), printable(m.Address), "-", state}
+		if p.output == "wide" {
+			return append(cells, "-", strconv.FormatInt(m.Revision, 10), markText(m), "-")
+		}
+		return append(cells, sentence(m.Reason))
+	}
+	for _, r := range c.records {
+		if r.Err == nil {
+			t.fit(row(r, widestLease)...)
+		}
+	}
+	for _, m := range away {
+		t.fit(awayRow(m)...)
+	}
+	if err := t.header(); err != nil {
+		return err
+	}
+	next := 0
+	for _, r := range c.records {
+		for ; next < len(away) && at(away[next].Service, away[next].Address) < at(r.Service, addressOf(r)); next++ {
+			if err := t.row(dim, awayRow(away[next])...); err != nil {
+				return err
+			}
+		}
+		if r.Err != nil {
+			p.say("clients ignore the key %q: %v", r.Key, r.Err)
+			continue
+		}
+		answer := leases.of(r.Lease)
+		color := ""
+		if answer.late() {
+			color = red
+		}
+		if err := t.row(color, row(r, answer.text())...); err != nil {
+			return err
+		}
+	}
+	for _, m := range away[next:] {
+		if err := t.row(dim, awayRow(m)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// markText is what an operator wants, in words; empty: nothing.
+func markText(m etcd.PlacedMark) string {
+	var words []string
 	switch {
-	case flags.NArg() > 0:
-		return nil, fmt.Errorf("instances %s: everything is given by flags; kitex-etcd instances -h lists them", flags.Arg(0))
-	case strings.Contains(o.user, ":"):
-		return nil, fmt.Errorf("-user takes the name only: others can see the arguments of a program; put the password into %s or a file", envPassword)
-	case o.user == "" && o.passwordFile != "":
-		return nil, errors.New("-password-file is of no use without -user")
+	case m.Key == "":
+		return ""
+	case m.Err != nil:
+		return "ignored: " + m.Err.Error()
 	}
-	return &o, nil
-}
-
-// connect makes the Conn, which checks the flags and does not wait for etcd.
-func (o *instancesOptions) connect() (*etcd.Conn, error) {
-	opts := []etcd.Option{etcd.WithEtcdServicePrefix(o.prefix)}
-	if o.cacert != "" || o.cert != "" || o.key != "" {
-		opts = append(opts, etcd.WithTLSOpt(o.cert, o.key, o.cacert))
+	if m.Drain {
+		words = append(words, "drain")
 	}
-	if o.user != "" {
-		password, err := o.password()
-		if err != nil {
-			return nil, err
-		}
-		opts = append(opts, etcd.WithAuthOpt(o.user, password))
+	if m.Weight != 0 {
+		words = append(words, "weight "+strconv.Itoa(m.Weight))
 	}
-	return etcd.Connect(strings.Split(o.endpoints, ","), opts...)
-}
-
-func (o *instancesOptions) password() (string, error) {
-	if o.passwordFile == "" {
-		if password := os.Getenv(envPassword); password != "" {
-			return password, nil
-		}
-		return "", fmt.Errorf("-user %s: put the password into the environment variable %s, or name a file that holds it with -password-file", o.user, envPassword)
+	text := cmp.Or(strings.Join(words, ", "), "nothing")
+	if m.Reason != "" {
+		text += " (" + sentence(m.Reason) + ")"
 	}
-	content, err := os.ReadFile(o.passwordFile)
-	if err != nil {
-		return "", fmt.Errorf("-password-file: %w", err)
-	}
-	line, _, _ := bytes.Cut(content, []byte("\n"))
-	if line = bytes.TrimSuffix(line, []byte("\r")); len(line) == 0 {
-		return "", fmt.Errorf("-password-file: the first line of %s is empty: it has to be the password", o.passwordFile)
-	}
-	return string(line), nil
+	return text
 }

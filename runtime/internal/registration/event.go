@@ -13,6 +13,9 @@ const (
 	RepairFailed
 	Deregistered
 	Refused
+	Drained
+	Undrained
+	InvalidMark
 )
 
 // Event tells of one record, or of all when Key is empty.

@@ -48,6 +48,7 @@ func (r *Registrar) leaseLost(cause error) {
 	for e := range r.removing {
 		r.removed(e, false)
 	}
+	clear(r.marks.changed) // what is restored is written as it is wanted
 	if len(r.regs) == 0 {
 		return
 	}
@@ -58,7 +59,7 @@ func (r *Registrar) leaseLost(cause error) {
 			continue
 		}
 		for _, e := range reg.entries {
-			if e.takenBy == 0 { // those wait for a check: the process that took over comes first
+			if !e.isTaken() && !e.marked.mark.Drain { // those wait for a check: the process that took over comes first
 				r.lost[e] = struct{}{}
 			}
 		}

@@ -28,6 +28,7 @@ func (r *Registrar) observe() {
 	for _, reg := range r.regs {
 		r.followAddress(reg)
 	}
+	r.askDenied()
 	cli := r.link.Current()
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
@@ -55,7 +56,7 @@ func (r *Registrar) observe() {
 			continue
 		}
 		for _, e := range reg.entries {
-			if _, ok := attached[e.Key]; ok {
+			if _, ok := attached[e.Key]; r.heldBack(e, ok) || ok {
 				continue
 			}
 			if e.takenBy != 0 {
@@ -96,6 +97,7 @@ func (r *Registrar) followAddress(reg *registration) {
 	for _, e := range entries {
 		e.reg = reg
 		r.entries[e.Key] = e
+		r.marks.unread[e] = struct{}{}
 	}
 	r.pending[reg] = struct{}{}
 	r.retryAt = time.Time{}
@@ -108,10 +110,11 @@ func (r *Registrar) dropMoved(reg *registration) {
 		return
 	}
 	for _, e := range old.entries {
-		if e.takenBy != 0 || !e.sent {
+		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}
+		r.unmark(e)
 		r.removing[e] = struct{}{}
 		old.left++
 	}
@@ -152,7 +155,8 @@ func (r *Registrar) removeLeftover(key string) {
 // recordNews is what a watch saw.
 type recordNews struct {
 	events    []*clientv3.Event
-	compacted bool // some events were missed
+	compacted bool   // some events were missed
+	marksOf   string // the service whose marks they are; empty: they are records
 }
 
 // watch is what tells of changes to the records of one service: the key alone as long as it is one, so that a process
@@ -209,6 +213,7 @@ func (r *Registrar) restartWatches(rev int64) {
 			r.watch(e)
 		}
 	}
+	r.rereadMarks()
 	r.observeAt = time.Now()
 }
 
@@ -227,6 +232,10 @@ func (r *Registrar) unwatch(e *entry) {
 
 // applyNews takes what a watch saw.
 func (r *Registrar) applyNews(n recordNews) {
+	if n.marksOf != "" {
+		r.applyMarkNews(n)
+		return
+	}
 	if n.compacted {
 		r.observeAt = time.Now()
 	}
@@ -244,6 +253,9 @@ func (r *Registrar) applyNews(n recordNews) {
 		}
 		if _, ok := r.pending[e.reg]; ok {
 			continue // about to be written anyway
+		}
+		if r.heldBack(e, !deleted && r.ours(ev.Kv)) {
+			continue
 		}
 		switch {
 		case deleted && e.takenBy != 0:
@@ -272,7 +284,8 @@ type recordWatch struct {
 	retryDelay time.Duration // after a refusal
 	key        string
 	opts       []clientv3.OpOption
-	next       int64 // the revision to watch from
+	next       int64  // the revision to watch from
+	marksOf    string // the service whose marks are watched; empty: records are
 	news       chan<- recordNews
 }
 
@@ -300,7 +313,7 @@ func (w *recordWatch) run(ctx context.Context) {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
-				klog.Warnf("%v; its loss is noticed late", link.Failed(w.link.Explain(err), "watch "+w.key))
+				klog.Warnf("%v; what happens to it is noticed late", link.Failed(w.link.Explain(err), "watch "+w.key))
 			}
 		}
 		link.Sleep(ctx, link.Jitter(delay))
@@ -327,6 +340,7 @@ func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
 }
 
 func (w *recordWatch) send(ctx context.Context, n recordNews) {
+	n.marksOf = w.marksOf
 	select {
 	case w.news <- n:
 	case <-ctx.Done():

@@ -19,7 +19,7 @@
 //	pending ────────> standing ──────────────────────────> lost ──write if missing──> standing
 //	   │                │   another process wrote it           │ another process wrote it
 //	   │                └─────────────> taken <────────────────┘   taken ──missing at a check──> lost
-//	   │ Deregister, from any of them
+//	   │ Deregister, from any of them; what operators' marks add is in marks.go
 //	   └──> removing ──delete if ours──> draining ──> gone
 //
 // A lease is not lost because nobody answers: its keeper asks until etcd says whether it lives. Nothing is written
@@ -106,6 +106,7 @@ type Registrar struct {
 	draining map[*registration]struct{}
 	waiting  map[*registration]struct{} // somebody waits for call
 	watches  map[string]*watch          // by service
+	marks    marks                      // of operators
 
 	retryAt   time.Time // not before this is etcd tried again
 	lastErr   error     // of the last reconcile; nil when it succeeded
@@ -134,6 +135,7 @@ func New(cfg Config) *Registrar {
 		draining: make(map[*registration]struct{}),
 		waiting:  make(map[*registration]struct{}),
 		watches:  make(map[string]*watch),
+		marks:    newMarks(),
 	}
 }
 
@@ -179,6 +181,10 @@ func (r *Registrar) post(req *request) error {
 		return link.ErrClosed
 	}
 	if !r.started {
+		if req.update != nil {
+			req.call.settle(req.update.notRegistered())
+			return nil
+		}
 		if req.remove {
 			req.call.settle(nil) // nothing was ever registered
 			return nil
@@ -231,6 +237,7 @@ func (r *Registrar) run(running context.Context) {
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()
 		}
+		r.settleUpdates()
 		r.finishDrained(r.link.Closing())
 		if r.observing() && !time.Now().Before(r.observeAt) {
 			r.observe()
@@ -241,7 +248,9 @@ func (r *Registrar) run(running context.Context) {
 }
 
 // dirty says whether etcd differs from what is wanted.
-func (r *Registrar) dirty() bool { return len(r.pending)+len(r.lost)+len(r.removing) > 0 }
+func (r *Registrar) dirty() bool {
+	return len(r.pending)+len(r.lost)+len(r.removing) > 0 || r.marks.dirty()
+}
 
 // observing says whether there is something to check.
 func (r *Registrar) observing() bool { return len(r.entries) > 0 }
@@ -275,9 +284,12 @@ func (r *Registrar) takeRequests() {
 	r.inbox = nil
 	r.mu.Unlock()
 	for _, req := range inbox {
-		if req.remove {
+		switch {
+		case req.update != nil:
+			r.update(req)
+		case req.remove:
 			r.deregister(req)
-		} else {
+		default:
 			r.register(req)
 		}
 	}
@@ -320,6 +332,9 @@ func (r *Registrar) shutdown(running context.Context) error {
 	r.finishDrained(running) // without records there may still be a lease
 	r.keeper.stop()
 	for _, w := range r.watches {
+		w.stop()
+	}
+	for _, w := range r.marks.watches {
 		w.stop()
 	}
 	if len(r.removing) == 0 {

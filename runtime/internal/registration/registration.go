@@ -57,6 +57,7 @@ type entry struct {
 	rev     int64            // revision of our last write
 	takenBy clientv3.LeaseID // of the other process whose record stands at the key; 0: none
 	watched bool             // counted in its service's watch
+	marked  marked           // what an operator wants of it
 }
 
 func entriesOf(records []Record) []*entry {
@@ -67,13 +68,14 @@ func entriesOf(records []Record) []*entry {
 	return entries
 }
 
-// request is a Register, or a Deregister when remove is set.
+// request is a Register, a Deregister when remove is set, or an Update when update is.
 type request struct {
 	call    *call
 	info    *registry.Info
 	records []*entry
 	current func() ([]Record, error)
 	remove  bool
+	update  *updateRequest
 }
 
 // call is somebody who waits for the outcome of a request.
@@ -124,6 +126,7 @@ func (r *Registrar) register(req *request) {
 		}
 		e.reg = reg
 		r.entries[e.Key] = e
+		r.marks.unread[e] = struct{}{}
 	}
 	reg.entries = req.records
 	r.regs[req.info] = reg
@@ -168,7 +171,8 @@ func (r *Registrar) withdraw(reg *registration, c *call) {
 	reg.call.settle(errors.New("etcd: deregistered before it was registered"))
 	reg.call = c
 	for _, e := range reg.entries {
-		if e.takenBy != 0 || !e.sent {
+		r.withdrawMarked(e)
+		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}
@@ -192,6 +196,7 @@ func (r *Registrar) forget(e *entry) {
 	}
 	delete(r.lost, e)
 	r.unwatch(e)
+	r.unmark(e)
 	if _, ok := r.removing[e]; ok {
 		delete(r.removing, e)
 		if e.reg != nil {

@@ -68,13 +68,19 @@ func (r *Registrar) round(ctx context.Context) error {
 	if refusal != nil && !link.Permanent(refusal) {
 		return refusal
 	}
+	if err := r.readMarks(ctx, cli); err != nil {
+		return err
+	}
 	err = r.put(ctx, cli)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		r.leaseLost(err)
 		err = r.put(ctx, cli)
 	}
-	if err == nil {
-		err = refusal
+	if err == nil || link.Permanent(err) {
+		err = cmp.Or(err, r.putMarked(ctx, cli))
+	}
+	if err == nil || !link.Unanswered(err) {
+		err = cmp.Or(err, refusal)
 	}
 	return err
 }
@@ -147,7 +153,11 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 // putWhole writes one registration, in as many transactions as its size asks for. When one is refused the caller withdraws all
 // of it.
 func (r *Registrar) putWhole(ctx context.Context, cli *clientv3.Client, reg *registration) (rev int64, err error) {
-	for _, batch := range batches(reg.entries) {
+	parts := batches(wantedOf(reg.entries))
+	if len(parts) == 0 { // all of it is drained; the revision is needed all the same
+		parts = [][]*entry{nil}
+	}
+	for _, batch := range parts {
 		resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(batch), nil))
 		if err != nil {
 			return 0, err
@@ -173,7 +183,7 @@ func (r *Registrar) nextPending() (batch []*registration, ops []clientv3.Op) {
 			continue
 		}
 		batch = append(batch, reg)
-		ops = append(ops, r.puts(reg.entries)...)
+		ops = append(ops, r.puts(wantedOf(reg.entries))...)
 		if bytes += size; len(ops) == MaxTxnOps || bytes >= maxTxnBytes {
 			break
 		}
@@ -186,6 +196,9 @@ func (r *Registrar) written(reg *registration, rev int64) {
 	delete(r.pending, reg)
 	delete(r.waiting, reg)
 	for _, e := range reg.entries {
+		if r.held(e, rev) {
+			continue
+		}
 		e.rev, e.takenBy = rev, 0
 		r.watch(e)
 		r.event(Registered, e, nil)

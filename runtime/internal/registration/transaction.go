@@ -44,7 +44,7 @@ func (r *Registrar) puts(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
 	for i, e := range entries {
 		e.sent = true
-		ops[i] = clientv3.OpPut(e.Key, e.Value, clientv3.WithLease(r.lease))
+		ops[i] = clientv3.OpPut(e.Key, e.wanted(), clientv3.WithLease(r.lease))
 	}
 	return ops
 }
@@ -71,6 +71,9 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 			case clientv3.LeaseID(kv.Lease) == r.lease:
 				e.rev, e.takenBy = kv.ModRevision, 0
 				delete(r.lost, e)
+				if string(kv.Value) != e.wanted() {
+					r.change(e)
+				}
 				continue
 			case r.ours(kv), edited(kv):
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
@@ -94,7 +97,7 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 		e.rev, e.takenBy = resp.Header.Revision, 0
 		delete(r.lost, e)
 		r.watch(e)
-		r.event(Restored, e, nil)
+		r.event(e.back(), e, nil)
 	}
 	return len(batch), nil
 }
@@ -142,6 +145,10 @@ func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*e
 
 // removed notes that a record is gone; deleted says whether we deleted it.
 func (r *Registrar) removed(e *entry, deleted bool) {
+	if _, out := r.marks.out[e]; out {
+		r.tookOut(e)
+		return
+	}
 	if e.rev != 0 { // else nobody was told that it stood
 		e.reg.deleted = e.reg.deleted || deleted
 		r.event(Deregistered, e, nil)
