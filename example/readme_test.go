@@ -120,7 +120,9 @@ const snippets = `package main
 import (
 	"context"
 	"log"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +149,8 @@ var (
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive
 	_ = log.Print
+	_ = os.ReadFile
+	_ = strings.TrimSpace
 	_ = time.Second
 	_ = client.NewClient
 	_ = ttstream.NewCliTransHandlerFactory

@@ -1,8 +1,10 @@
 package etcd
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -13,6 +15,8 @@ import (
 	"unicode/utf8"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
@@ -54,6 +58,8 @@ type Config struct {
 	DefaultWeight int
 	// Client is an etcd client of the caller's, used in place of one made from EtcdConfig. Close leaves it open.
 	Client *clientv3.Client
+	// AuthFunc gives user and password for each authentication at etcd; nil means those of EtcdConfig. See WithAuthFunc.
+	AuthFunc func(ctx context.Context) (username, password string, err error)
 	// Retry says how lost registrations are repaired; nil means retry.NewRetryConfig().
 	Retry *retry.Config
 	// LeaseTTL is the life of the lease under which this process's records stand, in whole seconds; 0 means the
@@ -65,6 +71,9 @@ type Config struct {
 	// AdvertiseAddr is the address to publish instead of the listen address: host:port, or a host alone, which takes
 	// the listener's port. Empty means the listen address.
 	AdvertiseAddr string
+	// AdvertiseSubnet says which of the host's addresses to publish where a server listens on all of them. The zero value leaves the
+	// choice: the address from which etcd is reached, else that of the default route, else the first.
+	AdvertiseSubnet netip.Prefix
 	// BackgroundRegister lets a server start while etcd is down and register when it is back.
 	BackgroundRegister bool
 	// EmptyProtection is how long instances that vanished without an explicit delete are remembered, to be served
@@ -76,6 +85,7 @@ type Config struct {
 	EventHandler func(Event)
 
 	tlsFiles *link.TLSFiles // WithTLSOpt
+	invalid  error          // what an Option found wrong with its arguments
 }
 
 // Format prints a Config without its secrets, whatever the verb.
@@ -99,6 +109,9 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 			return nil, errors.New("etcd: an Option set Config.EtcdConfig to nil; change its fields instead")
 		}
 	}
+	if c.invalid != nil {
+		return nil, fmt.Errorf("etcd: %w", c.invalid)
+	}
 	etcd := *c.EtcdConfig // an Option may have set one that the caller uses elsewhere
 	etcd.Endpoints = slices.Clone(etcd.Endpoints)
 	etcd.DialOptions = slices.Clone(etcd.DialOptions)
@@ -117,7 +130,7 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 func (c *Config) checkClient() error {
 	e := c.EtcdConfig
 	if c.Client != nil {
-		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" {
+		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" || c.AuthFunc != nil {
 			return errors.New("WithClient excludes endpoints, TLS and credentials: the client brings its own")
 		}
 		return nil
@@ -125,8 +138,14 @@ func (c *Config) checkClient() error {
 	if (e.Username == "") != (e.Password == "") {
 		return errors.New("credentials need both a username and a password; one is empty")
 	}
+	if c.AuthFunc != nil && (e.Username != "" || e.Token != "") {
+		return errors.New("both WithAuthFunc and a password or token are given; leave one out")
+	}
 	if e.Username != "" && e.Token != "" {
 		return errors.New("both a password and a token are given; etcd takes one of them")
+	}
+	if e.AutoSyncInterval < 0 {
+		return fmt.Errorf("endpoint sync every %v; it must be positive, or 0 for never", e.AutoSyncInterval)
 	}
 	if e.DialTimeout < 0 {
 		return fmt.Errorf("dial timeout is %v; it must be positive, or 0 for %v", e.DialTimeout, DefaultDialTimeout)
@@ -195,6 +214,10 @@ func checkEndpoint(ep string) (scheme string, err error) {
 func (c *Config) checkPrefix() error {
 	if !utf8.ValidString(c.Prefix) || strings.ContainsFunc(c.Prefix, unicode.IsControl) {
 		return fmt.Errorf("prefix %q holds control characters or is not UTF-8", c.Prefix)
+	}
+	if strings.HasSuffix(c.Prefix, "/") {
+		klog.Warnf("etcd: the prefix %q ends with a slash: keys begin with %q, and programs with the prefix %q do not see them",
+			c.Prefix, c.Prefix+"/", strings.TrimRight(c.Prefix, "/"))
 	}
 	return nil
 }

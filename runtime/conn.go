@@ -41,7 +41,7 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay})
+	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay, Credentials: cfg.AuthFunc})
 	if err != nil {
 		return nil, err
 	}

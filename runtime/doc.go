@@ -30,7 +30,7 @@
 //
 // Deregister ends each of these states for good. The [Event] that tells of them is [EventRegistered], [EventRecordLost]
 // or [EventLeaseLost], [EventRestored], [EventTakenOver], [EventDeregistered]; [EventRepairFailed] tells that etcd refuses
-// what would lead out of lost, which is tried on. A process whose address was taken over leaves the other's record alone
+// what would lead out of lost, which is tried again. A process whose address was taken over leaves the other's record alone
 // and comes back when that is gone. A server that is killed leaves its record behind until the lease ends
 // ([WithLeaseTTL]).
 //

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
@@ -70,13 +71,12 @@ func (c *Conn) Records(ctx context.Context, service string) (records []Record, r
 	var resp *clientv3.GetResponse
 	if err == nil {
 		resp, err = cli.Get(ctx, prefix, clientv3.WithPrefix())
-		err = c.link.Explain(err)
 	}
 	switch {
 	case c.link.Closing().Err() != nil:
 		return nil, 0, ErrClosed
 	case err != nil:
-		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.Target(), err)
+		return nil, 0, link.Failed(c.link.Explain(err), fmt.Sprintf("read the records below %s from %s", prefix, c.link.Target()))
 	}
 	records = make([]Record, len(resp.Kvs))
 	for i, kv := range resp.Kvs {

@@ -21,7 +21,7 @@ const usage = `usage: kitex-etcd-gen [flags] [dir ...]
 
 Adds with_etcd.go, typed etcd constructors, to every service package that Kitex generated below dir (kitex_gen by default).
 
-  -check                 write nothing; list files that are stale, missing or orphaned: exit code 0 clean, 1 stale, 2 failed
+  -check                 write nothing; list what is stale, missing, orphaned or abandoned: exit code 0 clean, 1 stale, 2 failed
   -name Service=name     register Service (its name in the IDL) as name; may be repeated;
                          pkg.Service=name where several packages have a Service (api.Hello is kitex_gen/api/hello)
   -dump-templates DIR    write the template for stock kitex -template-dir to DIR, and nothing else
@@ -38,7 +38,7 @@ type options struct {
 	quiet   bool
 	version bool
 	dump    string
-	names   nameFlags
+	names   []nameFlag
 	dirs    []string
 }
 
@@ -88,15 +88,29 @@ func parseArgs(args []string) (options, error) {
 	flags.BoolVar(&o.quiet, "q", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	flags.StringVar(&o.dump, "dump-templates", "", "")
-	flags.Var(&o.names, "name", "")
+	var names []string
+	flags.Func("name", "", func(value string) error {
+		names = append(names, value)
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
 		}
 		return o, fmt.Errorf("%w; kitex-etcd-gen -h lists the flags", err)
 	}
+	for _, value := range names {
+		name, err := parseName(value)
+		if err != nil {
+			return o, err
+		}
+		o.names = append(o.names, name)
+	}
 	o.dirs = flags.Args()
 	for _, dir := range o.dirs {
+		if dir == "" {
+			return o, errors.New("a directory's name is empty: is the variable that holds it set?")
+		}
 		if strings.HasPrefix(dir, "-") {
 			return o, fmt.Errorf("%s: flags go before directories", dir)
 		}
@@ -140,6 +154,9 @@ func generate(opts options, stdout, stderr io.Writer) (stale bool, err error) {
 			fmt.Fprintln(stdout, c)
 		}
 		return len(changes) > 0, nil
+	}
+	if err := refusals(changes); err != nil {
+		return false, err
 	}
 	if err := commit(changes); err != nil {
 		return false, err

@@ -44,8 +44,6 @@ type Directory struct {
 	link   *link.Link
 	timing Timing
 
-	watchStream atomic.Int64 // which of the connection's watch streams new watches use
-
 	services atomic.Pointer[map[string]*Service] // replaced, never changed: reading it takes no lock
 	adding   sync.Mutex                          // held while services is replaced
 }

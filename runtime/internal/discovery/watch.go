@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
@@ -30,6 +26,7 @@ type watcher struct {
 	timing Timing
 	roster *roster.Roster
 
+	stream    int64 // that the last watch used
 	highest   int64 // the highest revision that etcd has ever shown
 	failures  int   // in a row
 	following time.Time
@@ -88,9 +85,7 @@ func (w *watcher) fail(err error) {
 		w.failures = 0
 	}
 	w.failures++
-	if refusedWatch(err) {
-		w.dir.watchStream.Add(1)
-	}
+	w.link.RefusedWatch(err, w.stream)
 	first := w.lostFor == nil
 	w.lostFor = err
 	w.rebuilt = w.rebuilt || err == errRebuilt
@@ -101,7 +96,11 @@ func (w *watcher) fail(err error) {
 		w.notify(Event{Type: WatchLost, Service: w.name, Err: err})
 	}
 	if first && !errors.Is(err, rpctypes.ErrCompacted) {
-		klog.Warnf("etcd: service %s: %v; serving what was last known, trying on", w.name, err)
+		known := ""
+		if w.snapshot().phase != unsynced {
+			known = "; calls go to the instances last known"
+		}
+		klog.Warnf("etcd: service %s: %v%s; still trying", w.name, w.link.Explain(err), known)
 	}
 	w.following = time.Time{}
 }
@@ -135,7 +134,9 @@ func (w *watcher) follow(ctx context.Context) error {
 		return err
 	}
 	up := w.link.NextUp()
-	watchCtx, stop := context.WithCancel(w.watchContext(ctx))
+	watchCtx, stream := w.link.WatchContext(ctx)
+	watchCtx, stop := context.WithCancel(watchCtx)
+	w.stream = stream
 	defer stop()
 	created := time.AfterFunc(w.timing.RPC, stop)
 	events := cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
@@ -173,23 +174,6 @@ func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
 	defer cancel()
 	return w.link.Get(ctx)
-}
-
-// refusedWatch says whether etcd refused a watch for the token of its stream. A watch's error is but text to the etcd
-// client.
-func refusedWatch(err error) bool {
-	return slices.ContainsFunc([]error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionDenied}, func(refusal error) bool {
-		return strings.HasSuffix(err.Error(), refusal.Error())
-	})
-}
-
-// watchContext asks etcd to end the watch when its member has no leader. Watches with the same metadata share one stream
-// of the connection, and a stream keeps the token it began with: after a refusal the next watches get another stream.
-func (w *watcher) watchContext(ctx context.Context) context.Context {
-	if n := w.dir.watchStream.Load(); n > 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, "kitex-etcd-stream", strconv.FormatInt(n, 10))
-	}
-	return clientv3.WithRequireLeader(ctx)
 }
 
 // read takes over all of the service's records.

@@ -12,6 +12,7 @@ const (
 	Restored
 	RepairFailed
 	Deregistered
+	Refused
 	Drained
 	Undrained
 	InvalidMark

@@ -72,7 +72,7 @@ func wantedOf(entries []*entry) []*entry {
 }
 
 // isTaken says whether another process's record stands at e's key.
-func (e *entry) isTaken() bool { return e.taken }
+func (e *entry) isTaken() bool { return e.takenBy != 0 }
 
 // serves says whether e is the record of a server that is registered, or about to be.
 func (r *Registrar) serves(e *entry) bool { return e.reg != nil && r.regs[e.reg.info] == e.reg }

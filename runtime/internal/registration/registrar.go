@@ -53,8 +53,10 @@ const (
 	callRetryDelay = 200 * time.Millisecond
 	// recheckDelay is how long after a reconnection the records are checked.
 	recheckDelay = 500 * time.Millisecond
-	// reclaimDelay is how long a process that took over a key has to put its record back when that is gone.
+	// reclaimDelay is how long a process that took over a key has to put its record back when its lease is gone, repairDelay when
+	// its lease lives: then the record was deleted, by it or by somebody else.
 	reclaimDelay = 5 * time.Second
+	repairDelay  = 300 * time.Millisecond
 	// shutdownTimeout bounds the removal of the records by Close.
 	shutdownTimeout = 2 * time.Second
 )
@@ -140,13 +142,16 @@ func New(cfg Config) *Registrar {
 // Register puts the records of the server that info identifies into etcd, all or none, and keeps them there until
 // Deregister or Close. It returns within 3 s, with an error when etcd did not take them; with background it returns nil when
 // etcd has not answered within 500 ms, and the work goes on.
-func (r *Registrar) Register(info *registry.Info, records []Record, background bool) error {
+//
+// current returns the records as they would be now, for a server whose address is one of the host's, which may change; nil where
+// the address is given.
+func (r *Registrar) Register(info *registry.Info, records []Record, current func() ([]Record, error), background bool) error {
 	c := newCall(registerTimeout)
 	if background {
 		c = newCall(backgroundTimeout)
 		c.background = true
 	}
-	if err := r.post(&request{call: c, info: info, records: entriesOf(records)}); err != nil {
+	if err := r.post(&request{call: c, info: info, records: entriesOf(records), current: current}); err != nil {
 		return err
 	}
 	select {
@@ -335,7 +340,7 @@ func (r *Registrar) shutdown(running context.Context) error {
 	if len(r.removing) == 0 {
 		return nil
 	}
-	err = fmt.Errorf("etcd: close: %d records could not be removed at %s and end with their lease, in %v at most: %w", len(r.removing), r.link.Target(), r.ttl, err)
+	err = link.Failed(r.link.Explain(err), fmt.Sprintf("close: %d records could not be removed at %s and end with their lease, in %v at most", len(r.removing), r.link.Target(), r.ttl))
 	for e := range r.removing {
 		r.event(Deregistered, e, err)
 		if e.reg != nil {
