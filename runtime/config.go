@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,9 @@ const (
 	DefaultDrainDelay = 200 * time.Millisecond
 	// DefaultDialTimeout bounds the making of one connection to etcd.
 	DefaultDialTimeout = 3 * time.Second
+
+	// DefaultSnapshotMaxAge is the age up to which a stored list of instances is used.
+	DefaultSnapshotMaxAge = 24 * time.Hour
 
 	// maxLeaseTTL is the longest that etcd grants (lease.MaxLeaseTTL in its source).
 	maxLeaseTTL = 9_000_000_000 * time.Second
@@ -81,6 +85,11 @@ type Config struct {
 	EmptyProtection time.Duration
 	// Ejection keeps calls from instances that do not answer. It starts out as true. See WithEjection.
 	Ejection bool
+	// SnapshotDir is the directory in which the last list of each service is kept, for a start while etcd is away. Empty
+	// means that none is kept. See WithSnapshots.
+	SnapshotDir string
+	// SnapshotMaxAge is the age up to which such a list is used; 0 means DefaultSnapshotMaxAge.
+	SnapshotMaxAge time.Duration
 	// EventHandler is told what happens to registrations and watches; nil means nobody is. See Event.
 	EventHandler func(Event)
 
@@ -117,7 +126,7 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 	etcd.DialOptions = slices.Clone(etcd.DialOptions)
 	c.EtcdConfig = &etcd
 	for _, check := range []func(*Config) error{
-		(*Config).checkClient, (*Config).checkPrefix, (*Config).checkDurations, (*Config).checkAdvertiseAddr,
+		(*Config).checkClient, (*Config).checkPrefix, (*Config).checkDurations, (*Config).checkAdvertiseAddr, (*Config).checkSnapshots,
 	} {
 		if err := check(c); err != nil {
 			return nil, fmt.Errorf("etcd: %w", err)
@@ -263,5 +272,23 @@ func (c *Config) checkAdvertiseAddr() error {
 	if _, _, err := record.ParseAddr(c.AdvertiseAddr); err != nil {
 		return fmt.Errorf("advertise address %q: %w", c.AdvertiseAddr, err)
 	}
+	return nil
+}
+
+func (c *Config) checkSnapshots() error {
+	if c.SnapshotMaxAge < 0 {
+		return fmt.Errorf("greatest age of snapshots is %v; it must be positive, or 0 for %v", c.SnapshotMaxAge, DefaultSnapshotMaxAge)
+	}
+	if c.SnapshotMaxAge == 0 {
+		c.SnapshotMaxAge = DefaultSnapshotMaxAge
+	}
+	if c.SnapshotDir == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(c.SnapshotDir) // the program may change its working directory
+	if err != nil {
+		return fmt.Errorf("directory of snapshots %q: %w", c.SnapshotDir, err)
+	}
+	c.SnapshotDir = dir
 	return nil
 }

@@ -59,6 +59,8 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 		Prefix:          cfg.Prefix,
 		DefaultWeight:   cfg.DefaultWeight,
 		EmptyProtection: cfg.EmptyProtection,
+		SnapshotDir:     cfg.SnapshotDir,
+		SnapshotMaxAge:  cfg.SnapshotMaxAge,
 		Notify:          c.events.ofDiscovery,
 		Context:         cfg.EtcdConfig.Context,
 	})

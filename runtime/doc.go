@@ -55,7 +55,8 @@
 //     [WithBackgroundRegister] it waits half a second, and goes on beside the running server: [EventRecordLost] says that
 //     it does, [EventRegistered] when it is done.
 //   - The first use of a service waits for etcd for 3 s at most, and fails when etcd did not answer. From then on no use of
-//     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most.
+//     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most. With [WithSnapshots] the first
+//     use waits 300 ms for etcd and then has the list that an earlier process stored.
 //   - A service without instances is no error of discovery. A call of it fails, with an error that names service and
 //     prefix.
 //   - Deregistering waits for etcd for 3 s at most, and for the drain delay. When etcd does not answer, the record ends with

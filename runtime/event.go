@@ -16,7 +16,7 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), of calls (Ejected,
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), of calls (Ejected,
 // Readmitted), and of operators' marks (Drained to InvalidMark).
 const (
 	_ EventType = iota
@@ -56,6 +56,9 @@ const (
 	// EventRefused: etcd answers, and refuses to renew the lease of this Conn's records, for the reason in Err: its user, password or
 	// role. The records end with the lease. Sent once, when it begins.
 	EventRefused
+	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
+	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
+	EventSnapshotUsed
 	// EventDrained: an operator's mark took the record at Key out of etcd: no client calls the server, which runs on. Err is the
 	// reason that the mark gives, nil if none. Sent also in place of EventRegistered when a server starts that has such a mark.
 	EventDrained
@@ -70,13 +73,17 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
-	EventRefused: "refused",
-	EventDrained: "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
+	EventRefused:      "refused",
+	EventSnapshotUsed: "snapshot used",
+	EventDrained:      "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
 }
+
+// Known says whether t is one of the events above.
+func (t EventType) Known() bool { return t > 0 && int(t) < len(eventNames) }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
 func (t EventType) String() string {
-	if t <= 0 || int(t) >= len(eventNames) {
+	if !t.Known() {
 		return fmt.Sprintf("EventType(%d)", int(t))
 	}
 	return eventNames[t]
@@ -168,6 +175,7 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 func (q *eventQueue) ofDiscovery(ev discovery.Event) {
 	types := [...]EventType{
 		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
+		discovery.SnapshotUsed: EventSnapshotUsed,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }

@@ -127,3 +127,19 @@ func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHa
 //
 // A call gets no answer when its time is up: without client.WithRPCTimeout nobody notices an instance that hangs.
 func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }
+
+// WithSnapshots sets Config.SnapshotDir: the last list of each service that is called is kept in a file below dir, so that a
+// process that starts while etcd is away knows whom to call. Nothing is kept without this option, nor with an empty dir.
+//
+// When etcd has not answered the first read of a service within 300 ms, the list in the file is used, [EventSnapshotUsed]
+// says so, and etcd's first answer takes its place whole. A file counts only if this user alone could write it, if an
+// earlier process of the same program wrote it for the same prefix and an etcd of which an endpoint is the same, and if it is no
+// older than WithSnapshotMaxAge says; else it is as if there were none.
+//
+// A file is written when the list changes, once a second at most, and renewed when it has a quarter of the greatest age. dir
+// is made with mode 0700 if it is missing. A disk that fails is a line in the log, never an error of a call.
+func WithSnapshots(dir string) Option { return func(c *Config) { c.SnapshotDir = dir } }
+
+// WithSnapshotMaxAge sets Config.SnapshotMaxAge: lists of WithSnapshots that are older are not used. 0 means
+// [DefaultSnapshotMaxAge]; a negative one is an error of the constructor.
+func WithSnapshotMaxAge(d time.Duration) Option { return func(c *Config) { c.SnapshotMaxAge = d } }

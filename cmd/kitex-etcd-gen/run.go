@@ -134,7 +134,7 @@ func parseArgs(args []string) (options, error) {
 // generate brings the generated files below opts.dirs up to date. With -check it only lists those that are not, and
 // reports whether there are any.
 func generate(opts options, stdout, stderr io.Writer) (stale bool, err error) {
-	var report io.Writer = stderr
+	report := stderr
 	if opts.quiet {
 		report = io.Discard
 	}

@@ -88,7 +88,7 @@ func New() *Collector {
 		records: make(map[string]record),
 	}
 	// A counter that begins with its first event hides that one from increase().
-	for t := etcd.EventRegistered; t <= etcd.EventInvalidMark; t++ {
+	for t := etcd.EventRegistered; t.Known(); t++ {
 		c.events.WithLabelValues(t.String())
 	}
 	return c

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -348,4 +349,39 @@ func TestEjectionOff(t *testing.T) {
 	eventually(t, "100 attempts failed", func() bool { return len(l.at(way.Addr(), down)) >= 100 })
 	l.stop()
 	wantNoEjection(t, events)
+}
+
+// TestEjectionLateFailures: a server leaves with calls that it never answers. They fail when it is out of the list, which is no
+// ground to eject it.
+func TestEjectionLateFailures(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 3)
+	cli := newHello(t, conn, longPool(), client.WithConnectTimeout(time.Second), client.WithRPCTimeout(500*time.Millisecond))
+	gone := servers[0]
+	var hanging atomic.Int32
+	release := make(chan struct{})
+	defer close(release)
+	gone.set(func(string) error { hanging.Add(1); <-release; return nil })
+	var calls sync.WaitGroup
+	eventually(t, "six calls hang", func() bool {
+		calls.Go(func() { _, _ = cli.Echo(context.Background(), &api.Request{Message: "hi"}) })
+		time.Sleep(10 * time.Millisecond) // so that others are answered while they fail one after the other
+		return hanging.Load() >= 6
+	})
+	remove(t, conn.Client(), "Hello", gone.addr)
+	for list, err := range conn.Watch(testContext(t), "Hello") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) == 2 {
+			break
+		}
+	}
+	var failed atomic.Bool
+	go func() { calls.Wait(); failed.Store(true) }()
+	eventually(t, "the calls fail while others are answered", func() bool { echo(t, cli); return failed.Load() })
+	wantNoEjection(t, events)
+	if s := conn.Services()[0]; s.Ejected != 0 {
+		t.Errorf("ejected although it is not listed: %+v", s)
+	}
 }

@@ -28,6 +28,8 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/cloudwego/netpoll.(*defaultPoll).Wait"),
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/wpool.(*Pool).Tick"),
 		goleak.IgnoreAnyFunction("github.com/bytedance/gopkg/util/gopool.(*worker).run.func1"),
+		// One for each server with a limit of calls: Kitex never stops its ticker.
+		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/limiter.(*qpsLimiter).startTicker"),
 	}
 	// etcd gives the connections among the members of a cluster five seconds to end.
 	for deadline := time.Now().Add(10 * time.Second); code == 0; {

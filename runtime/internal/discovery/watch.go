@@ -19,6 +19,7 @@ import (
 // and begins again when the watch ends or proves to be wrong. Its goroutine owns all of it.
 //
 //	unsynced ──read──> current ──nobody asks──> idle ──use──> waking ──read──> current
+//	    └─no answer, but a file─> stored ──read──> current
 type watcher struct {
 	*Service
 	link   *link.Link
@@ -46,6 +47,8 @@ type watcher struct {
 	// reconnected says that there was a new connection since the last check that matched.
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
+	began       time.Time // when etcd was first asked
+	restored    bool      // the stored list was looked for
 }
 
 // errIdle ends the following of a service that nobody uses.
@@ -61,6 +64,7 @@ var (
 // run follows the service until ctx ends.
 func (w *watcher) run(ctx context.Context) {
 	w.usedAt = time.Now()
+	w.began = w.usedAt
 	for {
 		err := w.follow(ctx)
 		switch {
@@ -170,20 +174,24 @@ func (w *watcher) follow(ctx context.Context) error {
 }
 
 // client waits for the etcd client to exist, for as long as one request may take.
-func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
+func (w *watcher) client(ctx context.Context) (cli *clientv3.Client, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
 	defer cancel()
-	return w.link.Get(ctx)
+	w.awaiting(func() { cli, err = w.link.Get(ctx) })
+	return cli, err
 }
 
 // read takes over all of the service's records.
 func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.RPC*time.Duration(1+min(w.failures, 4)))
-	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix())
+	var resp *clientv3.GetResponse
+	var err error
+	w.awaiting(func() { resp, err = cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix()) })
 	cancel()
 	if err != nil {
 		return w.cause(ctx, cli, err)
 	}
+	w.dir.cluster.Store(resp.Header.ClusterId)
 	now := time.Now()
 	if resp.Header.Revision < w.highest {
 		w.lostFor, w.rebuilt = errRebuilt, true

@@ -64,21 +64,34 @@ type Tracker struct {
 	quiet    atomic.Bool
 	excluded atomic.Pointer[Set] // never nil
 
-	mu      sync.Mutex
-	size    int               // of the service's list
-	entries map[string]*entry // by address: those about which something is known
-	applied Set               // what the caller last said to keep calls from
-	changes []Change          // that nobody took yet
+	mu       sync.Mutex
+	size     int                                 // of the service's list
+	find     func(addr string) (id any, ok bool) // the record of an address in it
+	entries  map[string]*entry                   // by address: those about which something is known
+	counts   [states]int                         // how many of them are in each state
+	answered [2]answer                           // the last answer, and the last of another address
+	moved    bool                                // excluded has to be derived anew
+	applied  *Set                                // what the caller last said to keep calls from
+	changes  []Change                            // that nobody took yet
 }
 
-// Set is a set of addresses. It is never changed.
-type Set map[string]struct{}
+// answer is when an address answered, by the number of answers.
+type answer struct {
+	addr   string
+	number uint64
+}
+
+// Set is a set of addresses. It is never changed; two with the same pointer are the same.
+type Set struct{ addrs map[string]struct{} }
 
 // Has says whether addr is in the set.
-func (s Set) Has(addr string) bool {
-	_, ok := s[addr]
+func (s *Set) Has(addr string) bool {
+	_, ok := s.addrs[addr]
 	return ok
 }
+
+// Len returns how many addresses are in the set.
+func (s *Set) Len() int { return len(s.addrs) }
 
 // Change is an ejection, or the end of one.
 type Change struct {
@@ -97,8 +110,8 @@ type entry struct {
 	silences int       // NoAnswers in a row
 	closes   int       // Closed in a row
 	first    time.Time // of the failures
+	since    uint64    // the number of answers before the first failure
 	reached  bool      // a connection was made at the last failure: a probe would say nothing
-	witness  bool      // another instance answered since the first failure
 	probing  bool      // Due gave out a probe, and Probed was not called yet
 	due      time.Time
 }
@@ -110,13 +123,19 @@ const (
 	ejected
 	offered // for a trial: listed again, until a call takes it
 	trial   // by a call that is under way
+	states
 )
+
+// out says whether calls are kept from an address in this state.
+func (s state) out() bool { return s == ejected || s == trial }
 
 // New returns a Tracker of a service without instances. random spreads the times: it returns numbers from 0 to 1.
 func New(random func() float64) *Tracker {
 	t := &Tracker{random: random, entries: make(map[string]*entry)}
 	t.quiet.Store(true)
-	t.excluded.Store(new(Set))
+	t.applied = new(Set)
+	t.excluded.Store(t.applied)
+	t.find = func(string) (any, bool) { return nil, false }
 	return t
 }
 
@@ -125,40 +144,48 @@ func (t *Tracker) Quiet() bool { return t.quiet.Load() }
 
 // Excluded returns the addresses that calls should not be sent to. At least half of the service's list, rounded up, is never
 // in it: where more addresses fail, it is empty.
-func (t *Tracker) Excluded() Set { return *t.excluded.Load() }
+func (t *Tracker) Excluded() *Set { return t.excluded.Load() }
 
 // Begin says whether an attempt that begins now should go to addr. One that takes up a trial should; those after it
-// should not.
-func (t *Tracker) Begin(addr string, now time.Time) bool {
+// should not. news says whether it took one up: the pickers have to be built without addr again.
+func (t *Tracker) Begin(addr string, now time.Time) (ok, news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.entries[addr]; e != nil && e.state == offered {
-		e.state, e.due = trial, now.Add(t.spread(nextTrial))
+		t.move(e, trial)
+		e.due = now.Add(t.spread(nextTrial))
 		t.update()
-		return true
+		return true, true
 	}
-	return !t.Excluded().Has(addr)
+	return !t.Excluded().Has(addr), false
 }
 
 // Report takes what an attempt told of the instance at addr. id identifies its record, via is handed back by Due, for the
-// probe; cause is the attempt's error.
-func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, now time.Time) {
+// probe; cause is the attempt's error. news says whether there is something to do now that was not before. What it costs does
+// not depend on the number of instances, unless one is ejected or comes back.
+func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, now time.Time) (news bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.entries[addr]
 	if s == Answered {
-		if e != nil {
+		t.witness(addr)
+		if e != nil && e.id == id {
 			t.forget(addr, e)
+			t.update()
 		}
-		for other, e := range t.entries {
-			e.witness = e.witness || other != addr
-		}
-		t.update()
-		return
+		return len(t.changes) > 0
 	}
 	if e == nil {
-		e = &entry{id: id, first: now}
+		// Calls end that began before a record left the list, or another took its place. They tell of a server that is gone.
+		if listed, ok := t.find(addr); !ok || listed != id {
+			return false
+		}
+		e = &entry{id: id, first: now, since: t.answered[0].number}
 		t.entries[addr] = e
+		t.counts[suspect]++
+		news = true
+	} else if e.id != id {
+		return false
 	}
 	e.via, e.cause = via, cause
 	switch s {
@@ -177,21 +204,42 @@ func (t *Tracker) Report(addr string, id any, s Signal, via any, cause error, no
 		e.due = now.Add(memory)
 		t.judge(addr, e, now)
 	case offered: // by a call that began before: it tells as much
-		e.state, e.due = ejected, now.Add(t.spread(nextTrial))
+		t.move(e, ejected)
+		e.due = now.Add(t.spread(nextTrial))
 	case trial: // the next one is due as it was
-		e.state = ejected
+		t.move(e, ejected)
 	}
 	t.update()
+	return news || len(t.changes) > 0 || t.applied != t.Excluded()
+}
+
+// witness notes an answer.
+func (t *Tracker) witness(addr string) {
+	last := &t.answered[0]
+	if last.addr != addr {
+		t.answered[1] = *last
+		last.addr = addr
+	}
+	last.number++
+}
+
+// witnessed says whether another instance answered since e, of addr, first failed.
+func (t *Tracker) witnessed(addr string, e *entry) bool {
+	other := &t.answered[0]
+	if other.addr == addr {
+		other = &t.answered[1]
+	}
+	return other.number > e.since
 }
 
 // judge ejects a suspect that has failed once more, if that is justified. The witness comes before the last failure: when
 // nobody answered for a while, as without a network, and then one does, the others may have come back as well.
 func (t *Tracker) judge(addr string, e *entry, now time.Time) {
 	silent := e.silences >= needsNoAnswers || e.silences+e.closes >= needsNoAnswers && now.Sub(e.first) >= closedFor
-	if !e.witness || e.timeouts < needsTimeouts && !silent {
+	if !t.witnessed(addr, e) || e.timeouts < needsTimeouts && !silent {
 		return
 	}
-	e.state = ejected
+	t.move(e, ejected)
 	e.due = now.Add(t.spread(probeEvery))
 	if e.reached {
 		e.due = now.Add(t.spread(firstTrial))
@@ -202,55 +250,57 @@ func (t *Tracker) judge(addr string, e *entry, now time.Time) {
 // forget ends what is known of an address.
 func (t *Tracker) forget(addr string, e *entry) {
 	delete(t.entries, addr)
+	t.counts[e.state]--
+	t.moved = t.moved || e.state.out()
 	if e.state != suspect {
 		t.changes = append(t.changes, Change{addr, false, e.cause})
 	}
 }
 
+func (t *Tracker) move(e *entry, to state) {
+	t.moved = t.moved || e.state.out() != to.out()
+	t.counts[e.state]--
+	t.counts[to]++
+	e.state = to
+}
+
 // update derives what is read without the mutex.
 func (t *Tracker) update() {
-	quiet, out := true, 0
-	for _, e := range t.entries {
-		switch e.state {
-		case ejected:
-			out++
-		case trial:
-			out++
-			quiet = false
-		default:
-			quiet = false
-		}
-	}
-	set := Set{}
-	if out > 0 && t.size-out >= max(1, (t.size+1)/2) {
-		for addr, e := range t.entries {
-			if e.state == ejected || e.state == trial {
-				set[addr] = struct{}{}
+	out := t.counts[ejected] + t.counts[trial]
+	if t.moved {
+		t.moved = false
+		set := make(map[string]struct{})
+		if out > 0 && t.size-out >= max(1, (t.size+1)/2) {
+			for addr, e := range t.entries {
+				if e.state.out() {
+					set[addr] = struct{}{}
+				}
 			}
 		}
-	}
-	if !maps.Equal(set, t.Excluded()) {
-		t.excluded.Store(&set)
+		if !maps.Equal(set, t.Excluded().addrs) {
+			t.excluded.Store(&Set{set})
+		}
 	}
 	// Where so many are ejected that all are listed, their answers matter.
-	t.quiet.Store(quiet && out == len(set) && maps.Equal(set, t.applied))
+	excluded := t.Excluded()
+	t.quiet.Store(excluded == t.applied && len(t.entries) == t.counts[ejected] && out == excluded.Len())
 }
 
 // Apply notes that calls are kept from the excluded: the pickers were built without them. Until then each attempt has to
 // ask Begin.
-func (t *Tracker) Apply(excluded Set) {
+func (t *Tracker) Apply(excluded *Set) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.applied = excluded
 	t.update()
 }
 
-// List takes the service's list as it now is: its size, and how to find the record of an address. What is known of an
-// address ends with its record.
+// List takes the service's list as it now is: its size, and how to find the record of an address, which must not change
+// afterwards. What is known of an address ends with its record. Before the first List nothing is learned.
 func (t *Tracker) List(size int, find func(addr string) (id any, ok bool)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.size = size
+	t.size, t.find, t.moved = size, find, true
 	for addr, e := range t.entries {
 		if id, ok := find(addr); !ok || id != e.id {
 			t.forget(addr, e)
@@ -280,7 +330,8 @@ func (t *Tracker) Due(now time.Time) (probes []Probe, next time.Time) {
 			case ejected, trial:
 				switch {
 				case e.reached:
-					e.state, e.due = offered, now.Add(t.spread(memory))
+					t.move(e, offered)
+					e.due = now.Add(t.spread(memory))
 				case e.probing:
 					e.due = now.Add(t.spread(probeEvery))
 				default:
@@ -304,7 +355,7 @@ func (t *Tracker) Clear() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	clear(t.entries)
-	t.changes = nil
+	t.counts, t.changes, t.moved = [states]int{}, nil, true
 	t.update()
 }
 
@@ -333,15 +384,10 @@ func (t *Tracker) Changes() []Change {
 }
 
 // Ejected returns how many addresses are ejected, those on trial included.
-func (t *Tracker) Ejected() (n int) {
+func (t *Tracker) Ejected() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, e := range t.entries {
-		if e.state != suspect {
-			n++
-		}
-	}
-	return n
+	return len(t.entries) - t.counts[suspect]
 }
 
 func (t *Tracker) spread(d time.Duration) time.Duration {

@@ -53,10 +53,15 @@ func (f *fleet) pass(d time.Duration) []Probe {
 	return probes
 }
 
+func (f *fleet) begin(addr string) bool {
+	ok, _ := f.Begin(addr, f.now)
+	return ok
+}
+
 func (f *fleet) wantExcluded(addrs ...string) {
 	f.t.Helper()
 	var got []string
-	for a := range f.Excluded() {
+	for a := range f.Excluded().addrs {
 		got = append(got, a)
 	}
 	slices.Sort(got)
@@ -143,7 +148,7 @@ func TestFloor(t *testing.T) {
 			if i < most {
 				want = i + 1
 			}
-			if got := len(f.Excluded()); got != want {
+			if got := f.Excluded().Len(); got != want {
 				t.Errorf("%d of %d dead: %d are excluded, want %d", i+1, n, got, want)
 			}
 		}
@@ -182,14 +187,14 @@ func TestTrial(t *testing.T) {
 	f.report(0, NoAnswer, NoAnswer)
 	f.report(1, Answered)
 	f.report(0, NoAnswer)
-	if f.Begin("h0", f.now) {
+	if f.begin("h0") {
 		t.Fatal("an attempt went to an ejected address")
 	}
 	wait := firstTrial
 	for range 3 {
 		f.pass(wait)
 		f.wantExcluded()
-		if !f.Begin("h0", f.now) || f.Begin("h0", f.now) || !f.Begin("h1", f.now) {
+		if !f.begin("h0") || f.begin("h0") || !f.begin("h1") {
 			t.Fatal("not just one call tries")
 		}
 		f.wantExcluded("h0")
@@ -218,7 +223,7 @@ func TestATrialWithoutOutcome(t *testing.T) {
 	f.pass(firstTrial)
 	f.Begin("h0", f.now)
 	f.pass(nextTrial)
-	if !f.Begin("h0", f.now) {
+	if !f.begin("h0") {
 		t.Error("no second trial")
 	}
 }
@@ -278,7 +283,7 @@ func TestProperty(t *testing.T) {
 					f.report(i, s)
 				}
 			}
-			if usable := n - len(f.Excluded()); usable < (n+1)/2 || usable < 1 {
+			if usable := n - f.Excluded().Len(); usable < (n+1)/2 || usable < 1 {
 				t.Fatalf("seed %d, step %d: %d of %d are usable", seed, step, usable, n)
 			}
 			if mute && f.Ejected() > 0 {
@@ -291,7 +296,7 @@ func TestProperty(t *testing.T) {
 				f.Probed(p, true)
 			}
 			for i := range n {
-				if f.Begin(addr(i), f.now) {
+				if f.begin(addr(i)) {
 					f.report(i, Answered)
 				}
 			}
@@ -341,6 +346,62 @@ func BenchmarkQuiet(b *testing.B) {
 	for b.Loop() {
 		if !f.Quiet() {
 			b.Fatal("not quiet")
+		}
+	}
+}
+
+// TestLateFailures: calls that were under way when a record left the list, or another took its place at the address, tell of a
+// server that is not called any more. They are no ground to eject anybody.
+func TestLateFailures(t *testing.T) {
+	t.Run("gone", func(t *testing.T) {
+		f := newFleet(t, 3)
+		id := f.ids["h0"]
+		delete(f.ids, "h0")
+		f.list()
+		for range 4 {
+			f.Report("h0", id, NoAnswer, "via", errTest, f.now)
+			f.report(1, Answered)
+		}
+		if n := f.Ejected(); n != 0 || len(f.Changes()) != 0 || !f.Quiet() {
+			t.Errorf("%d are ejected, of an address that is not listed", n)
+		}
+	})
+	t.Run("replaced", func(t *testing.T) {
+		f := newFleet(t, 3)
+		f.ids["h0"] = 1
+		f.list()
+		for range 4 {
+			f.Report("h0", 0, NoAnswer, "via", errTest, f.now)
+			f.report(1, Answered)
+		}
+		f.wantExcluded()
+		f.report(0, NoAnswer, NoAnswer)
+		f.Report("h0", 0, Answered, "via", nil, f.now) // of the former server: tells nothing of this one
+		f.report(1, Answered)
+		f.report(0, NoAnswer)
+		f.wantExcluded("h0")
+	})
+}
+
+// BenchmarkReport is what an answer and a failure cost while many others are suspect.
+func BenchmarkReport(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		for _, s := range []Signal{Answered, NoAnswer} {
+			b.Run(fmt.Sprintf("suspects=%d/signal=%d", n, s), func(b *testing.B) {
+				f := newFleet(b, 2*n)
+				for i := range n {
+					f.report(i, NoAnswer)
+				}
+				i := 2*n - 1
+				if s != Answered {
+					i = 0
+				}
+				a := addr(i)
+				b.ReportAllocs()
+				for b.Loop() {
+					f.Report(a, 0, s, nil, errTest, f.now)
+				}
+			})
 		}
 	}
 }

@@ -3,7 +3,6 @@ package picking
 import (
 	"context"
 	"errors"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"github.com/cloudwego/kitex/pkg/remote/trans/netpollmux"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/rpcinfo/remoteinfo"
-	"github.com/cloudwego/kitex/pkg/streaming"
 	"github.com/cloudwego/kitex/transport"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
@@ -33,23 +31,24 @@ type ejector struct {
 	monitor *monitor
 
 	left  atomic.Pointer[remainder] // of the last list; nil before the first that was shortened
-	built health.Set                // what the pickers leave out; the monitor's goroutine owns it
+	built *health.Set               // what the pickers leave out; the monitor's goroutine owns it
 }
 
 // remainder is a list without the excluded. It is never changed.
 type remainder struct {
 	of      []kitex.Instance
-	without health.Set
+	without *health.Set
 	list    []kitex.Instance
 }
 
 func newEjector(service string, m *monitor) *ejector {
-	return &ejector{service: service, tracker: health.New(rand.Float64), monitor: m}
+	t := health.New(rand.Float64)
+	return &ejector{service: service, tracker: t, monitor: m, built: t.Excluded()}
 }
 
 // usable returns what is left of list. It is list itself while nobody is excluded. A nil ejector excludes nobody.
 func (e *ejector) usable(list []kitex.Instance) []kitex.Instance {
-	if e == nil || len(e.tracker.Excluded()) == 0 {
+	if e == nil || e.tracker.Excluded().Len() == 0 {
 		return list
 	}
 	return e.shorten(list)
@@ -57,7 +56,7 @@ func (e *ejector) usable(list []kitex.Instance) []kitex.Instance {
 
 func (e *ejector) shorten(list []kitex.Instance) []kitex.Instance {
 	excluded := e.tracker.Excluded()
-	if r := e.left.Load(); r != nil && roster.Same(r.of, list) && maps.Equal(r.without, excluded) {
+	if r := e.left.Load(); r != nil && roster.Same(r.of, list) && r.without == excluded {
 		return r.list
 	}
 	r := &remainder{of: list, without: excluded, list: without(list, excluded.Has)}
@@ -90,7 +89,7 @@ func without(list []kitex.Instance, out func(addr string) bool) []kitex.Instance
 type watch struct {
 	*ejector
 	push    *pushBalancer
-	probe   prober
+	probe   *prober
 	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
 	retries bool // the client has a policy for retries, which should go elsewhere
 }
@@ -101,7 +100,7 @@ type prober struct {
 	timeout time.Duration
 }
 
-func (p prober) reach(network, addr string) bool {
+func (p *prober) reach(network, addr string) bool {
 	conn, err := p.dialer.DialTimeout(network, addr, p.timeout)
 	if err != nil {
 		return false
@@ -117,7 +116,7 @@ func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
 	return &watch{
 		ejector: e,
 		push:    p,
-		probe:   prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
+		probe:   &prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
 		shared:  protocol&(transport.GRPC|transport.GRPCStreaming) != 0 || mux,
 		retries: o.UnaryOptions.RetryContainer != nil || len(o.UnaryOptions.RetryMethodPolicies) > 0,
 	}
@@ -126,20 +125,21 @@ func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
 // leastProbe is the least time for a probe: it is on nobody's way.
 const leastProbe = 200 * time.Millisecond
 
-// failedTag holds, within one call, the addresses that it got no connection to.
+// failedTag holds, within one call, the addresses that it got no connection to, with a space after each.
 const failedTag = "kitex-etcd-failed"
 
 func (w *watch) middleware(next endpoint.Endpoint) endpoint.Endpoint {
+	tracker, retries, shared := w.tracker, w.retries, w.shared // at hand: most attempts need no more
 	return func(ctx context.Context, req, resp any) error {
-		if !w.tracker.Quiet() || w.retries {
+		if retries || !tracker.Quiet() {
 			w.divert(ctx, req)
 		}
 		var began time.Time
-		if w.shared {
+		if shared {
 			began = time.Now()
 		}
 		err := next(ctx, req, resp)
-		if err == nil && w.tracker.Quiet() {
+		if err == nil && tracker.Quiet() {
 			return nil
 		}
 		return w.learn(ctx, resp, err, began)
@@ -166,19 +166,22 @@ func (w *watch) divert(ctx context.Context, req any) {
 	if !ok {
 		return
 	}
-	addr := inst.Address().String()
-	failed, _ := to.Tag(failedTag)
-	last, _ := to.Tag(rpcinfo.RetryPrevInstTag)
-	avoid := func(addr string) bool { return addr == last || strings.Contains(failed, addr+" ") }
-	if !avoid(addr) && w.tracker.Begin(addr, time.Now()) {
+	last, retry := to.Tag(rpcinfo.RetryPrevInstTag)
+	if !retry && w.tracker.Quiet() {
 		return
 	}
-	excluded := w.tracker.Excluded()
-	other := w.push.pickFrom(ctx, req, to, func(addr string) bool { return avoid(addr) || excluded.Has(addr) })
-	if other == nil && avoid(addr) { // rather an ejected one than the same again
-		other = w.push.pickFrom(ctx, req, to, avoid)
+	failed, _ := to.Tag(failedTag)
+	avoid := addrList(failed + last)
+	if addr := inst.Address().String(); !avoid.has(addr) {
+		ok, news := w.tracker.Begin(addr, time.Now())
+		if news {
+			w.monitor.kick()
+		}
+		if ok {
+			return
+		}
 	}
-	if other != nil {
+	if other := w.push.other(ctx, req, to, avoid); other != nil {
 		to.SetInstance(other)
 	}
 }
@@ -189,11 +192,7 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 	if !ok {
 		return err
 	}
-	_, opening := resp.(*streaming.Result)
-	a := attempt{ctx: ctx, err: err, opening: opening, timeout: ri.Config().RPCTimeout()}
-	if method := ri.Invocation().MethodInfo(); method != nil {
-		a.oneway = method.OneWay()
-	}
+	a := newAttempt(ctx, ri, resp, err)
 	if w.shared {
 		a.took = time.Since(began)
 	}
@@ -202,20 +201,15 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 		return err
 	}
 	addr := inst.Address().String()
-	w.tracker.Report(addr, inst, signal, probeOf{w.probe, inst.Address().Network()}, err, time.Now())
-	w.monitor.kick()
-	if signal == health.NoConnection || signal == health.DialTimeout {
+	if w.tracker.Report(addr, inst, signal, w.probe, err, time.Now()) {
+		w.monitor.kick()
+	}
+	if none := errors.Is(err, kerrors.ErrGetConnection); none || signal == health.NoConnection || signal == health.DialTimeout {
 		failed, _ := to.Tag(failedTag)
 		to.ForceSetTag(failedTag, failed+addr+" ")
-		if opening && !errors.Is(err, kerrors.ErrGetConnection) {
+		if a.opening && !none {
 			return kerrors.ErrGetConnection.WithCause(err) // has Kitex try another instance, as for calls
 		}
 	}
 	return err
-}
-
-// probeOf is what the monitor needs to probe an address.
-type probeOf struct {
-	prober
-	network string
 }

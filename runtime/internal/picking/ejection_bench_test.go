@@ -3,18 +3,20 @@ package picking
 import (
 	"context"
 	"testing"
+	"time"
 
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/rpcinfo/remoteinfo"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
 )
 
 // BenchmarkAttempt is what an attempt that succeeds pays for ejection: the instance middleware alone, around nothing, while
-// nothing is suspect, and while an instance that is not called is ejected.
+// nothing is suspect, for clients of all kinds; while an instance that is not called is ejected; and while one is suspect.
 func BenchmarkAttempt(b *testing.B) {
-	for _, state := range []string{"without", "quiet", "ejected"} {
+	for _, state := range []string{"without", "quiet", "retries", "shared", "ejected", "suspect"} {
 		b.Run("state="+state, func(b *testing.B) {
 			w, _ := syncedWiring(b, 100)
 			e := w.monitor.ejector(testService)
@@ -25,7 +27,11 @@ func BenchmarkAttempt(b *testing.B) {
 				e.tracker.EjectForTesting(addr, list[0])
 				e.tracker.Apply(e.tracker.Excluded())
 			}
-			call := (&watch{ejector: e}).middleware(func(context.Context, any, any) error { return nil })
+			if state == "suspect" {
+				e.follow(list)
+				e.tracker.Report(list[0].Address().String(), list[0], health.NoAnswer, nil, nil, time.Now())
+			}
+			call := (&watch{ejector: e, retries: state == "retries", shared: state == "shared"}).middleware(func(context.Context, any, any) error { return nil })
 			if state == "without" {
 				call = func(context.Context, any, any) error { return nil }
 			}

@@ -2,15 +2,22 @@ package picking
 
 import (
 	"context"
-	"maps"
 	"sync"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
 )
 
 // maxProbes is how many connections a Conn tries at once.
 const maxProbes = 8
+
+// breather is how many times as long as it worked the monitor then rests. Pickers can be dear, as a consistent hash of many
+// instances is, and when half of them hang there is a trial every few milliseconds. Until the pickers are built, attempts are
+// kept from the excluded one by one.
+const breather = 4
 
 // monitor is the one who acts on what the ejectors learn: it probes those whom no connection can be made to, offers others
 // for trials, has the pickers built anew, and tells of it. Its goroutine runs while there is something to do.
@@ -89,8 +96,16 @@ func (m *monitor) run(ctx context.Context) {
 			m.end()
 			return
 		}
-		next := m.tend(time.Now())
+		began := time.Now()
+		next := m.tend(began)
 		if next.IsZero() && m.rest() {
+			return
+		}
+		timer.Reset(breather * time.Since(began))
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			m.end()
 			return
 		}
 		timer.Reset(time.Until(next))
@@ -131,16 +146,7 @@ func (m *monitor) tend(now time.Time) (next time.Time) {
 	for _, e := range m.all() {
 		probes, due := e.tracker.Due(now)
 		for _, p := range probes {
-			via := p.Via.(probeOf)
-			m.wiring.cfg.Start(func(context.Context) {
-				m.slots <- struct{}{}
-				ok := via.reach(via.network, p.Addr)
-				<-m.slots
-				e.tracker.Probed(p, ok)
-				if ok {
-					m.kick()
-				}
-			})
+			m.wiring.cfg.Start(func(running context.Context) { m.probe(running, e, p) })
 		}
 		m.rebuild(e)
 		for _, c := range e.tracker.Changes() {
@@ -158,10 +164,25 @@ func (m *monitor) tend(now time.Time) (next time.Time) {
 	return next
 }
 
+// probe makes a connection, when not too many others are being made.
+func (m *monitor) probe(running context.Context, e *ejector, p health.Probe) {
+	select {
+	case m.slots <- struct{}{}:
+	case <-running.Done():
+		return
+	}
+	ok := p.Via.(*prober).reach(p.ID.(*roster.Instance).Address().Network(), p.Addr)
+	<-m.slots
+	e.tracker.Probed(p, ok)
+	if ok {
+		m.kick()
+	}
+}
+
 // rebuild has the pickers of a service built from what is usable now, if that has changed.
 func (m *monitor) rebuild(e *ejector) {
 	excluded := e.tracker.Excluded()
-	if maps.Equal(e.built, excluded) {
+	if e.built == excluded {
 		return
 	}
 	e.built = excluded

@@ -18,7 +18,6 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"math/rand/v2"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -137,28 +136,13 @@ func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
 	}
 }
 
-// pickFrom has the client's balancer pick among the usable instances that are not out, with a picker for that alone. It
-// returns nil if there is none.
-func (p *pushBalancer) pickFrom(ctx context.Context, req any, to rpcinfo.EndpointInfo, out func(addr string) bool) (inst kitex.Instance) {
+// other has the client's balancer pick another instance than those to be avoided; nil if there is none.
+func (p *pushBalancer) other(ctx context.Context, req any, to rpcinfo.EndpointInfo, avoid addrList) kitex.Instance {
 	k, err := p.key(p.prefix + p.resolver.Target(ctx, to))
 	if err != nil {
 		return nil
 	}
-	list := without(k.service.Latest(), out)
-	if len(list) == 0 {
-		return nil
-	}
-	k.guard(func() {
-		picker := k.inner.GetPicker(kitex.Result{CacheKey: k.cacheKey, Instances: list})
-		inst = picker.Next(ctx, req)
-		if r, ok := picker.(interface{ Recycle() }); ok {
-			r.Recycle()
-		}
-	})
-	if inst == nil || out(inst.Address().String()) { // a balancer that goes by the key alone
-		inst = list[rand.IntN(len(list))]
-	}
-	return inst
+	return k.other(ctx, req, avoid)
 }
 
 // Rebalance is Kitex's refresh, which comes after the push.
@@ -247,6 +231,7 @@ func (p *pushBalancer) retire(k *pickerKey) {
 	if rb, ok := k.inner.(loadbalance.Rebalancer); ok {
 		k.guard(func() {
 			rb.Delete(kitex.Change{Result: kitex.Result{Cacheable: true, CacheKey: k.cacheKey}})
+			rb.Delete(kitex.Change{Result: kitex.Result{Cacheable: true, CacheKey: k.spareKey()}})
 		})
 	}
 	p.mu.Lock()
@@ -264,6 +249,7 @@ type pickerKey struct {
 	balancer string   // id of the client's own, or empty
 	cacheKey string   // what Kitex makes of the target's description
 	inner    loadbalance.Loadbalancer
+	spare    spare
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
 
 	mu    sync.Mutex // held while inner builds or deletes, so that an older picker cannot follow a newer one

@@ -13,8 +13,12 @@ import (
 	"github.com/cloudwego/kitex/pkg/kerrors"
 	"github.com/cloudwego/kitex/pkg/remote"
 	"github.com/cloudwego/kitex/pkg/remote/codec/protobuf"
+	"github.com/cloudwego/kitex/pkg/remote/trans/netpollmux"
 	"github.com/cloudwego/kitex/pkg/remote/trans/nphttp2/codes"
+	"github.com/cloudwego/kitex/pkg/remote/trans/nphttp2/grpc"
 	"github.com/cloudwego/kitex/pkg/remote/trans/nphttp2/status"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/pkg/streaming"
 	"github.com/cloudwego/netpoll"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/health"
@@ -30,6 +34,18 @@ type attempt struct {
 	took    time.Duration // 0 where the transport itself keeps the timeout
 }
 
+func newAttempt(ctx context.Context, ri rpcinfo.RPCInfo, resp any, err error) attempt {
+	_, opening := resp.(*streaming.Result)
+	method := ri.Invocation().MethodInfo()
+	return attempt{
+		ctx:     ctx,
+		err:     err,
+		opening: opening,
+		oneway:  method != nil && method.OneWay(),
+		timeout: ri.Config().RPCTimeout(),
+	}
+}
+
 // signal is what the attempt says about the instance; false means nothing: it was ended by its caller, or refused on this side.
 func (a *attempt) signal() (health.Signal, bool) {
 	switch {
@@ -38,8 +54,10 @@ func (a *attempt) signal() (health.Signal, bool) {
 		return health.Answered, !a.opening && !a.oneway
 	case errors.Is(a.err, kerrors.ErrOverlimit), errors.Is(a.err, kerrors.ErrCircuitBreak):
 		return 0, false
+	case errors.As(a.err, new(grpc.ConnectionError)): // one that was made
+		return health.Closed, true
 	case isDial(a.err):
-		return dialSignal(a.ctx, a.err)
+		return dialSignal(a.err)
 	case isClosed(a.err):
 		return health.Closed, true
 	}
@@ -76,18 +94,20 @@ func isDial(err error) bool {
 	return errors.Is(err, kerrors.ErrGetConnection) || errors.As(err, &op) && op.Op == "dial"
 }
 
-// ownFault are the words of those errors of a dial that have their cause on this side. Kitex's pools keep no more than words.
+// ownFault are the words of those errors of a dial that have their cause on this side, its caller included. Kitex's pools keep no
+// more than words.
 var ownFault = []string{
+	"context canceled", "context deadline exceeded",
 	"pool has been closed", "too many open files", "cannot assign requested address", "no buffer space", "cannot allocate memory",
 	"operation not permitted", "permission denied",
 }
 
 // dialSignal is what it says that there was no connection. A refusal has no words of its own: netpoll calls it a connection
-// that was closed.
-func dialSignal(ctx context.Context, err error) (health.Signal, bool) {
+// that was closed. A dial goes on when its caller has left, and then tells as much.
+func dialSignal(err error) (health.Signal, bool) {
 	text := err.Error()
 	switch {
-	case ctx.Err() != nil, slices.ContainsFunc(ownFault, func(words string) bool { return strings.Contains(text, words) }):
+	case slices.ContainsFunc(ownFault, func(words string) bool { return strings.Contains(text, words) }):
 		return 0, false
 	case strings.Contains(text, "timeout"), strings.Contains(text, "timed out"):
 		return health.DialTimeout, true
@@ -97,7 +117,7 @@ func dialSignal(ctx context.Context, err error) (health.Signal, bool) {
 
 // isClosed says whether a connection ended before there was an answer.
 func isClosed(err error) bool {
-	for _, end := range []error{netpoll.ErrConnClosed, netpoll.ErrEOF, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+	for _, end := range []error{netpoll.ErrConnClosed, netpollmux.ErrConnClosed, netpoll.ErrEOF, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
 		if errors.Is(err, end) {
 			return true
 		}

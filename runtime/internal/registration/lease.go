@@ -75,7 +75,7 @@ func (r *Registrar) leaseLost(cause error) {
 			continue
 		}
 		for _, e := range reg.entries {
-			if e.takenBy == 0 && !e.marked.mark.Drain { // those wait for a check: the process that took over comes first
+			if !e.isTaken() && !e.marked.mark.Drain { // those wait for a check: the process that took over comes first
 				r.lost[e] = struct{}{}
 			}
 		}

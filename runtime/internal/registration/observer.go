@@ -25,10 +25,10 @@ var (
 // observe asks for the lease and the keys under it. It is the belt to the watches' braces.
 func (r *Registrar) observe() {
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
-	r.askDenied()
 	for _, reg := range r.regs {
 		r.followAddress(reg)
 	}
+	r.askDenied()
 	cli := r.link.Current()
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
@@ -112,7 +112,7 @@ func (r *Registrar) dropMoved(reg *registration) {
 	}
 	for _, e := range old.entries {
 		r.withdrawMarked(e)
-		if e.takenBy != 0 || !e.sent {
+		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}

@@ -173,7 +173,7 @@ func (r *Registrar) withdraw(reg *registration, c *call) {
 	reg.call = c
 	for _, e := range reg.entries {
 		r.withdrawMarked(e)
-		if e.takenBy != 0 || !e.sent {
+		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}
