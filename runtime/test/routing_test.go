@@ -212,6 +212,7 @@ func TestRoutesOfStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	conn := connect(t, cluster)
+	//lint:ignore SA1019 a stream client takes no other options
 	c, err := chatservice.NewChatStreamClientWithEtcd(conn, streamclient.ConvertOptionFrom(etcd.Lane("lane", laneOf)))
 	if err != nil {
 		t.Fatal(err)
