@@ -274,6 +274,17 @@ func (p *lanePicker) Next(ctx context.Context, req any) kitex.Instance {
 	return inst
 }
 
+// members are those of list that a call may go to.
+func (r *router) members(ctx context.Context, list []kitex.Instance) []kitex.Instance {
+	d := r.divide("", list, false)
+	if r.route.Lane != nil {
+		if in, ok := d.lanes[r.lane(ctx)]; ok {
+			return in.Instances
+		}
+	}
+	return d.base.Instances
+}
+
 // lane is the lane of a call. Where the caller's function panics it is the base.
 func (r *router) lane(ctx context.Context) (lane string) {
 	defer func() {

@@ -23,6 +23,29 @@ func (r *slowRing) Rebalance(ch kitex.Change) {
 }
 func (r *slowRing) Delete(ch kitex.Change) { r.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
 
+// Name is not that of Kitex's consistent hash, for which any other instance will do.
+func (*slowRing) Name() string { return "slow ring" }
+
+// TestFailoverOfAConsistentHash: while no second picker can be built, any other instance that the call may go to is picked.
+func TestFailoverOfAConsistentHash(t *testing.T) {
+	w, _ := syncedWiring(t, 5)
+	for name, lb := range map[string]loadbalance.Loadbalancer{"alone": byKey(), "in a lane": routed(byKey(), Route{Lane: &Lane{"lane", laneOf}})} {
+		p, key := testPusher(w, lb)
+		k, err := p.key(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		first, _ := k.choose(ctx, nil, kitex.Result{Cacheable: true, CacheKey: key, Instances: k.service.Latest()}, 1, "")
+		k.spare.mu.Lock() // it is being built
+		other := k.other(ctx, nil, addrList(first.Address().String()+" "))
+		k.spare.mu.Unlock()
+		if other == nil || other == first {
+			t.Errorf("%s: instead of %v: %v", name, first, other)
+		}
+	}
+}
+
 // TestSparesDoNotMultiplyLoad: while the second picker is built, and for nine times as long afterwards, no attempt builds another, and
 // none waits.
 func TestSparesDoNotMultiplyLoad(t *testing.T) {
