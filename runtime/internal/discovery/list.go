@@ -78,7 +78,9 @@ func (w *watcher) list(ctx context.Context, cli *clientv3.Client) error {
 
 // read takes over all of the service's records.
 func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
-	turn, err := link.Await(ctx, w.link, w.timing.RPC, w.link.Reads)
+	var turn struct{}
+	var err error
+	w.awaiting(func() { turn, err = link.Await(ctx, w.link, w.timing.RPC, w.link.Reads) })
 	if err != nil {
 		return err
 	}

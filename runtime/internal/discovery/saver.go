@@ -98,7 +98,13 @@ func (s *saver) lookGap() time.Duration { return min(maxLookGap, s.renewal()) }
 // look writes what has to be written now, and says when there may be something again.
 func (s *saver) look(ctx context.Context) (next time.Time) {
 	next = time.Now().Add(s.lookGap())
-	for _, svc := range *s.dir.services.Load() {
+	services := *s.dir.services.Load()
+	for svc := range s.saved {
+		if services[svc.name] != svc {
+			delete(s.saved, svc) // it left the Directory
+		}
+	}
+	for _, svc := range services {
 		if ctx.Err() != nil {
 			return next
 		}

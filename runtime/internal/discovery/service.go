@@ -154,7 +154,11 @@ func (s *Service) Synced() time.Time {
 
 // blank says whether nothing is known of the service that is worth remembering, and nobody needs its entry.
 func (s *Service) blank() bool {
-	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && len(s.attached()) == 0
+	others := len(s.attached())
+	if s.dir.saver != nil {
+		others-- // the saver is attached to all
+	}
+	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && others <= 0
 }
 
 // Idle says whether the service was not used for so long that it has no watch.

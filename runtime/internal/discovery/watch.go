@@ -70,7 +70,6 @@ var (
 
 // run follows the service until ctx ends, or nobody uses it.
 func (w *watcher) run(ctx context.Context) {
-	w.began = time.Now()
 	for {
 		w.rise()
 		for {
@@ -92,6 +91,7 @@ func (w *watcher) run(ctx context.Context) {
 // rise begins to follow.
 func (w *watcher) rise() {
 	w.usedAt = time.Now()
+	w.began = w.usedAt
 	w.lookAt = w.usedAt.Add(link.Jitter(w.timing.Check))
 	if w.snapshot().phase == idle {
 		w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake)})
@@ -113,7 +113,7 @@ func (w *watcher) unused(now time.Time) bool {
 		return false
 	}
 	w.lookAt = now.Add(link.Jitter(w.timing.Check))
-	if w.used.Swap(false) || w.readers.Load() > 0 || w.waiting.Load() > 0 {
+	if w.used.Swap(false) || w.readers.Load() > 0 || w.waiting.Load() > 0 || w.snapshot().phase == stored {
 		w.usedAt = now
 	}
 	return now.Sub(w.usedAt) >= w.timing.Idle
