@@ -108,7 +108,7 @@ func (s *saver) look(ctx context.Context) (next time.Time) {
 		}
 		confirmed := svc.Synced() // the list, read after it, is as new or newer
 		snap := svc.snapshot()
-		if snap.phase < current {
+		if snap.phase < current || confirmed.IsZero() { // not what etcd said
 			continue
 		}
 		last, known := s.saved[svc]
