@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -98,7 +99,9 @@ func (s *saver) lookGap() time.Duration { return min(maxLookGap, s.renewal()) }
 // look writes what has to be written now, and says when there may be something again.
 func (s *saver) look(ctx context.Context) (next time.Time) {
 	next = time.Now().Add(s.lookGap())
-	for _, svc := range *s.dir.services.Load() {
+	services := *s.dir.services.Load()
+	maps.DeleteFunc(s.saved, func(svc *Service, _ saved) bool { return services[svc.name] != svc })
+	for _, svc := range services {
 		if ctx.Err() != nil {
 			return next
 		}

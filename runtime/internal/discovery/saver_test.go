@@ -213,14 +213,16 @@ func TestAStoredListThatIsUnfit(t *testing.T) {
 	w := &watcher{Service: svc, timing: defaultTiming, roster: roster.New("p/s/", 10, time.Minute), notify: func(ev Event) { t.Errorf("%+v", ev) }}
 
 	w.restore() // there is none
-	if err := store.Save(1, "s", time.Now(), nil); err != nil {
-		t.Fatal(err)
+	inst := files.Instance{Key: "p/s/a:1", Record: record.Record{Network: "tcp", Address: "a:1", Weight: 10}}
+	for _, list := range [][]files.Instance{{inst}, nil} {
+		if err := store.Save(1, "s", time.Now(), list); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.restore() // it is empty
 	if got := log.take(); len(got) != 0 {
 		t.Errorf("the log has %q", got)
 	}
-	inst := files.Instance{Key: "p/s/a:1", Record: record.Record{Network: "tcp", Address: "a:1", Weight: 10}}
 	if err := store.Save(1, "s", time.Now().Add(-2*time.Hour), []files.Instance{inst}); err != nil {
 		t.Fatal(err)
 	}
