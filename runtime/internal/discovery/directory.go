@@ -88,6 +88,7 @@ func (d *Directory) Service(name string) (*Service, error) {
 		link:    d.link,
 		notify:  d.cfg.Notify,
 		timing:  d.timing,
+		saver:   d.saver,
 		roster:  roster.New(s.prefix, d.cfg.DefaultWeight, d.cfg.EmptyProtection),
 	}
 	if !d.link.Start(w.run) {
@@ -96,10 +97,7 @@ func (d *Directory) Service(name string) (*Service, error) {
 	services = maps.Clone(services)
 	services[name] = s
 	d.services.Store(&services)
-	if d.saver != nil {
-		s.Attach(d.saver)
-		d.saver.Changed() // for what was published before
-	}
+	d.saver.notice() // for what was published before
 	return s, nil
 }
 

@@ -22,8 +22,8 @@ const (
 	maxLookGap   = time.Minute      // between two looks for files that grow old
 )
 
-// saver writes the lists of a Directory into files, for the next process that starts while etcd is away. It is a Follower
-// of every service, which makes it look; its goroutine owns the rest of it. A disk that fails holds up nothing else.
+// saver writes the lists of a Directory into files, for the next process that starts while etcd is away. Publications make it
+// look; its goroutine owns the rest of it. A disk that fails holds up nothing else.
 type saver struct {
 	dir   *Directory
 	store *files.Store
@@ -64,16 +64,16 @@ func newSaver(d *Directory) *saver {
 	return s
 }
 
-// Changed makes the saver look. It is called on the way of a publication, and costs next to nothing.
-func (s *saver) Changed() {
+// notice makes the saver look at the lists. It is called on the way of a publication, and costs next to nothing.
+func (s *saver) notice() {
+	if s == nil {
+		return
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default:
 	}
 }
-
-// Settle is for Kitex's cache.
-func (s *saver) Settle() {}
 
 func (s *saver) run(ctx context.Context) {
 	s.store.Sweep(time.Now())

@@ -48,6 +48,7 @@ type watcher struct {
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
 	began       time.Time // when etcd was first asked
+	saver       *saver    // nil when lists are not stored
 	restored    bool      // the stored list was looked for
 }
 
@@ -320,6 +321,7 @@ func (w *watcher) publish(now time.Time) {
 	for _, f := range w.attached() {
 		f.Changed()
 	}
+	w.saver.notice()
 	if w.settled.Load() == nil {
 		w.settled.Store(w.snapshot())
 	} else if w.settling == nil {
