@@ -126,7 +126,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bytedance/gopkg/cloud/metainfo"
 	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
 	"github.com/cloudwego/kitex/server"
@@ -149,6 +151,8 @@ var (
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive
 	_ = log.Print
+	_ = metainfo.WithValue
+	_ *registry.Info
 	_ = os.ReadFile
 	_ = strings.TrimSpace
 	_ = time.Second

@@ -2,16 +2,20 @@ package registration
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
 const (
@@ -30,15 +34,27 @@ var errConnectionLost = status.Error(codes.Unavailable, "the connection was lost
 func (r *Registrar) grant(ctx context.Context, cli *clientv3.Client) error {
 	ctx, cancel := r.rpcContext(ctx)
 	defer cancel()
-	resp, err := cli.Grant(ctx, int64(r.cfg.LeaseTTL/time.Second))
+	resp, err := newLease(ctx, cli, int64(r.cfg.LeaseTTL/time.Second))
 	if err != nil {
 		return err
 	}
-	r.lease, r.doubt = resp.ID, false
-	r.leases[resp.ID] = struct{}{}
+	r.lease, r.doubt = clientv3.LeaseID(resp.ID), false
+	r.leases[r.lease] = struct{}{}
 	r.ttl = time.Duration(resp.TTL) * time.Second // etcd raises one that is too short for its elections
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
 	return nil
+}
+
+// newLease has etcd grant a lease of ttl seconds under an ID that says when.
+func newLease(ctx context.Context, cli *clientv3.Client, ttl int64) (*pb.LeaseGrantResponse, error) {
+	for {
+		id := record.LeaseID(time.Now(), uint16(rand.Uint32()))
+		resp, err := clientv3.RetryLeaseClient(cli).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: ttl, ID: id})
+		if err = clientv3.ContextError(ctx, err); !errors.Is(err, rpctypes.ErrLeaseExist) {
+			return resp, err
+		}
+		// Another process was granted it in the same second.
+	}
 }
 
 // leaseLost notes that the lease is gone, and all that stood under it.
