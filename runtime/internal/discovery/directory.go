@@ -103,16 +103,14 @@ func (d *Directory) Service(name string) (*Service, error) {
 		link:    d.link,
 		notify:  d.cfg.Notify,
 		timing:  d.timing,
+		saver:   d.saver,
 		roster:  roster.New(s.prefix, d.cfg.DefaultWeight, d.cfg.EmptyProtection),
 	}
 	d.evict()
 	if !d.start(s) {
 		return nil, link.ErrClosed
 	}
-	if d.saver != nil {
-		s.Attach(d.saver)
-		d.saver.Changed() // for what was published before
-	}
+	d.saver.notice() // for what was published before
 	return s, nil
 }
 

@@ -55,6 +55,7 @@ type watcher struct {
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
 	began       time.Time // when etcd was first asked
+	saver       *saver    // nil when lists are not stored
 	restored    bool      // the stored list was looked for
 }
 
@@ -94,7 +95,7 @@ func (w *watcher) rise() {
 	w.began = w.usedAt
 	w.lookAt = w.usedAt.Add(link.Jitter(w.timing.Check))
 	if w.snapshot().phase == idle {
-		w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake)})
+		w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake), confirmed: w.snapshot().confirmed})
 	}
 }
 
@@ -103,7 +104,7 @@ func (w *watcher) settleDown() {
 	w.following, w.lostFor, w.listed, w.failures = time.Time{}, nil, false, 0
 	w.dir.settling(w.Service)
 	if w.snapshot().phase != unsynced {
-		w.swap(&snapshot{instances: w.roster.List(), phase: idle})
+		w.swap(&snapshot{instances: w.roster.List(), phase: idle, confirmed: w.snapshot().confirmed})
 	}
 }
 
@@ -375,6 +376,7 @@ func (w *watcher) publish(now time.Time) {
 	for _, f := range w.attached() {
 		f.Changed()
 	}
+	w.saver.notice()
 	if w.settled.Load() == nil {
 		w.settled.Store(w.snapshot())
 	} else if w.settling == nil {
