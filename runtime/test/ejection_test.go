@@ -42,18 +42,34 @@ type outcome struct {
 func startLoad(t *testing.T, conn *etcd.Conn, opts ...client.Option) *load {
 	t.Helper()
 	l := new(load)
-	// A loaded machine takes longer than Kitex's 50 ms to connect. What is gone refuses at once.
-	opts = append([]client.Option{client.WithConnectTimeout(time.Second), client.WithRPCTimeout(300 * time.Millisecond)}, opts...)
-	cli := newHello(t, conn, append(opts, client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
-		return func(ctx context.Context, req, resp any) error {
-			begun := time.Now()
-			err := next(ctx, req, resp)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.attempts = append(l.attempts, outcome{rpcinfo.GetRPCInfo(ctx).To().Address().String(), begun, err})
-			return err
-		}
-	}))...)
+	cli := newHello(t, conn, append(l.options(), opts...)...)
+	l.start(t, func(key string) error {
+		_, err := cli.Echo(context.Background(), &api.Request{Message: key})
+		return err
+	})
+	return l
+}
+
+// options are those of the client that l calls with.
+func (l *load) options() []client.Option {
+	return []client.Option{
+		// A loaded machine takes longer than Kitex's 50 ms to connect. What is gone refuses at once.
+		client.WithConnectTimeout(time.Second), client.WithRPCTimeout(300 * time.Millisecond),
+		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
+			return func(ctx context.Context, req, resp any) error {
+				begun := time.Now()
+				err := next(ctx, req, resp)
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.attempts = append(l.attempts, outcome{rpcinfo.GetRPCInfo(ctx).To().Address().String(), begun, err})
+				return err
+			}
+		}),
+	}
+}
+
+// start calls until stop, or the end of the test.
+func (l *load) start(t *testing.T, call func(key string) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -70,7 +86,7 @@ func startLoad(t *testing.T, conn *etcd.Conn, opts ...client.Option) *load {
 			}
 			calls.Go(func() {
 				begun := time.Now()
-				_, err := cli.Echo(context.Background(), &api.Request{Message: fmt.Sprint("key", i)})
+				err := call(fmt.Sprint("key", i))
 				l.mu.Lock()
 				defer l.mu.Unlock()
 				l.calls = append(l.calls, outcome{"", begun, err})
@@ -79,7 +95,6 @@ func startLoad(t *testing.T, conn *etcd.Conn, opts ...client.Option) *load {
 	}()
 	l.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(l.stop)
-	return l
 }
 
 // failedCalls are the calls that failed and began after since.
