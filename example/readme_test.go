@@ -120,7 +120,9 @@ const snippets = `package main
 import (
 	"context"
 	"log"
+	"os"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +149,8 @@ var (
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive
 	_ = log.Print
+	_ = os.ReadFile
+	_ = strings.TrimSpace
 	_ = time.Second
 	_ = client.NewClient
 	_ = ttstream.NewCliTransHandlerFactory
@@ -191,21 +195,21 @@ func TestSnippets(t *testing.T) {
 	build(t, source)
 }
 
-// The flags of kitex-etcd-gen and the targets of make that the documents show exist.
+// The flags of the commands and the targets of make that the documents show exist.
 func TestCommandLines(t *testing.T) {
 	t.Parallel()
-	help := func(args ...string) string {
-		out, err := exec.Command("go", append([]string{"run", "../cmd/kitex-etcd-gen"}, args...)...).Output()
+	help := func(command string, args ...string) string {
+		out, err := exec.Command("go", append([]string{"run", "../cmd/" + command}, args...)...).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
 		return string(out)
 	}
-	helps := map[string]string{"": help("-h"), " instances": help("instances", "-h")}
+	helps := map[string]string{"-gen": help("kitex-etcd-gen", "-h"), " instances": help("kitex-etcd", "instances", "-h")}
 	makefile := read(t, "../Makefile")
 	for _, file := range documents(t, readme, contribute) {
 		text := read(t, file)
-		for _, m := range regexp.MustCompile("go tool kitex-etcd-gen( instances)?([^`#\n]*)").FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile("go tool kitex-etcd(-gen| instances)([^`#\n]*)").FindAllStringSubmatch(text, -1) {
 			for _, flag := range regexp.MustCompile(` -[\w-]+`).FindAllString(m[2], -1) {
 				if !regexp.MustCompile(`[ ,]` + flag + `\b`).MatchString(helps[m[1]]) {
 					t.Errorf("%s: %s: -h does not list%s", file, m[0], flag)

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -179,9 +180,11 @@ func TestTemplateRefusesUse(t *testing.T) {
 	}
 }
 
-// TestCompiles builds every committed tree.
+// TestCompiles builds every committed tree, and the packages that "..." leaves out for their names.
 func TestCompiles(t *testing.T) {
-	if out, err := exec.Command("go", "build", "./...").CombinedOutput(); err != nil {
+	const skipped = "./thrift_name_skipped/kitex_gen/"
+	packages := []string{"./...", skipped + "api/vendor", skipped + "api/testdata", skipped + "testdata/hello"}
+	if out, err := exec.Command("go", append([]string{"build"}, packages...)...).CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
@@ -195,6 +198,26 @@ func TestFirstRelease(t *testing.T) {
 	)
 	if got := fmt.Sprintf("%x", sha256.Sum256([]byte(readFile(t, file)))); got != want {
 		t.Errorf("%s was changed: restore it; its SHA-256 is %s, want %s", file, got, want)
+	}
+}
+
+// TestStreamXNeedsNoStreamClient: what Kitex's StreamX makes does not stand on package streamclient, which Kitex is to drop, and
+// neither does what we add to it.
+func TestStreamXNeedsNoStreamClient(t *testing.T) {
+	found := 0
+	for _, c := range allCases(t) {
+		if !c.hasTree() || !slices.ContainsFunc(c.kitex, func(args []string) bool { return slices.Contains(args, "-streamx") }) {
+			continue
+		}
+		for name, source := range readTree(t, c.name, isGo) {
+			found++
+			if bytes.Contains(source, []byte(`"github.com/cloudwego/kitex/client/streamclient"`)) {
+				t.Errorf("%s/%s imports streamclient", c.name, name)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("no case has -streamx")
 	}
 }
 

@@ -1,10 +1,13 @@
 package etcd
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,6 +16,8 @@ import (
 	"unicode/utf8"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
@@ -29,6 +34,9 @@ const (
 	DefaultDrainDelay = 200 * time.Millisecond
 	// DefaultDialTimeout bounds the making of one connection to etcd.
 	DefaultDialTimeout = 3 * time.Second
+
+	// DefaultSnapshotMaxAge is the age up to which a stored list of instances is used.
+	DefaultSnapshotMaxAge = 24 * time.Hour
 
 	// maxLeaseTTL is the longest that etcd grants (lease.MaxLeaseTTL in its source).
 	maxLeaseTTL = 9_000_000_000 * time.Second
@@ -54,6 +62,8 @@ type Config struct {
 	DefaultWeight int
 	// Client is an etcd client of the caller's, used in place of one made from EtcdConfig. Close leaves it open.
 	Client *clientv3.Client
+	// AuthFunc gives user and password for each authentication at etcd; nil means those of EtcdConfig. See WithAuthFunc.
+	AuthFunc func(ctx context.Context) (username, password string, err error)
 	// Retry says how lost registrations are repaired; nil means retry.NewRetryConfig().
 	Retry *retry.Config
 	// LeaseTTL is the life of the lease under which this process's records stand, in whole seconds; 0 means the
@@ -65,6 +75,9 @@ type Config struct {
 	// AdvertiseAddr is the address to publish instead of the listen address: host:port, or a host alone, which takes
 	// the listener's port. Empty means the listen address.
 	AdvertiseAddr string
+	// AdvertiseSubnet says which of the host's addresses to publish where a server listens on all of them. The zero value leaves the
+	// choice: the address from which etcd is reached, else that of the default route, else the first.
+	AdvertiseSubnet netip.Prefix
 	// BackgroundRegister lets a server start while etcd is down and register when it is back.
 	BackgroundRegister bool
 	// EmptyProtection is how long instances that vanished without an explicit delete are remembered, to be served
@@ -72,10 +85,16 @@ type Config struct {
 	EmptyProtection time.Duration
 	// Ejection keeps calls from instances that do not answer. It starts out as true. See WithEjection.
 	Ejection bool
+	// SnapshotDir is the directory in which the last list of each service is kept, for a start while etcd is away. Empty
+	// means that none is kept. See WithSnapshots.
+	SnapshotDir string
+	// SnapshotMaxAge is the age up to which such a list is used; 0 means DefaultSnapshotMaxAge.
+	SnapshotMaxAge time.Duration
 	// EventHandler is told what happens to registrations and watches; nil means nobody is. See Event.
 	EventHandler func(Event)
 
 	tlsFiles *link.TLSFiles // WithTLSOpt
+	invalid  error          // what an Option found wrong with its arguments
 }
 
 // Format prints a Config without its secrets, whatever the verb.
@@ -99,12 +118,15 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 			return nil, errors.New("etcd: an Option set Config.EtcdConfig to nil; change its fields instead")
 		}
 	}
+	if c.invalid != nil {
+		return nil, fmt.Errorf("etcd: %w", c.invalid)
+	}
 	etcd := *c.EtcdConfig // an Option may have set one that the caller uses elsewhere
 	etcd.Endpoints = slices.Clone(etcd.Endpoints)
 	etcd.DialOptions = slices.Clone(etcd.DialOptions)
 	c.EtcdConfig = &etcd
 	for _, check := range []func(*Config) error{
-		(*Config).checkClient, (*Config).checkPrefix, (*Config).checkDurations, (*Config).checkAdvertiseAddr,
+		(*Config).checkClient, (*Config).checkPrefix, (*Config).checkDurations, (*Config).checkAdvertiseAddr, (*Config).checkSnapshots,
 	} {
 		if err := check(c); err != nil {
 			return nil, fmt.Errorf("etcd: %w", err)
@@ -117,7 +139,7 @@ func newConfig(endpoints []string, opts []Option) (*Config, error) {
 func (c *Config) checkClient() error {
 	e := c.EtcdConfig
 	if c.Client != nil {
-		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" {
+		if len(e.Endpoints) > 0 || e.TLS != nil || c.tlsFiles != nil || e.Username != "" || e.Password != "" || c.AuthFunc != nil {
 			return errors.New("WithClient excludes endpoints, TLS and credentials: the client brings its own")
 		}
 		return nil
@@ -125,8 +147,14 @@ func (c *Config) checkClient() error {
 	if (e.Username == "") != (e.Password == "") {
 		return errors.New("credentials need both a username and a password; one is empty")
 	}
+	if c.AuthFunc != nil && (e.Username != "" || e.Token != "") {
+		return errors.New("both WithAuthFunc and a password or token are given; leave one out")
+	}
 	if e.Username != "" && e.Token != "" {
 		return errors.New("both a password and a token are given; etcd takes one of them")
+	}
+	if e.AutoSyncInterval < 0 {
+		return fmt.Errorf("endpoint sync every %v; it must be positive, or 0 for never", e.AutoSyncInterval)
 	}
 	if e.DialTimeout < 0 {
 		return fmt.Errorf("dial timeout is %v; it must be positive, or 0 for %v", e.DialTimeout, DefaultDialTimeout)
@@ -196,6 +224,10 @@ func (c *Config) checkPrefix() error {
 	if !utf8.ValidString(c.Prefix) || strings.ContainsFunc(c.Prefix, unicode.IsControl) {
 		return fmt.Errorf("prefix %q holds control characters or is not UTF-8", c.Prefix)
 	}
+	if strings.HasSuffix(c.Prefix, "/") {
+		klog.Warnf("etcd: the prefix %q ends with a slash: keys begin with %q, and programs with the prefix %q do not see them",
+			c.Prefix, c.Prefix+"/", strings.TrimRight(c.Prefix, "/"))
+	}
 	return nil
 }
 
@@ -240,5 +272,23 @@ func (c *Config) checkAdvertiseAddr() error {
 	if _, _, err := record.ParseAddr(c.AdvertiseAddr); err != nil {
 		return fmt.Errorf("advertise address %q: %w", c.AdvertiseAddr, err)
 	}
+	return nil
+}
+
+func (c *Config) checkSnapshots() error {
+	if c.SnapshotMaxAge < 0 {
+		return fmt.Errorf("greatest age of snapshots is %v; it must be positive, or 0 for %v", c.SnapshotMaxAge, DefaultSnapshotMaxAge)
+	}
+	if c.SnapshotMaxAge == 0 {
+		c.SnapshotMaxAge = DefaultSnapshotMaxAge
+	}
+	if c.SnapshotDir == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(c.SnapshotDir) // the program may change its working directory
+	if err != nil {
+		return fmt.Errorf("directory of snapshots %q: %w", c.SnapshotDir, err)
+	}
+	c.SnapshotDir = dir
 	return nil
 }

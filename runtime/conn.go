@@ -41,7 +41,7 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay})
+	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay, Credentials: cfg.AuthFunc})
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,8 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 		Prefix:          cfg.Prefix,
 		DefaultWeight:   cfg.DefaultWeight,
 		EmptyProtection: cfg.EmptyProtection,
+		SnapshotDir:     cfg.SnapshotDir,
+		SnapshotMaxAge:  cfg.SnapshotMaxAge,
 		Notify:          c.events.ofDiscovery,
 		Context:         cfg.EtcdConfig.Context,
 	})

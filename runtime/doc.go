@@ -30,7 +30,7 @@
 //
 // Deregister ends each of these states for good. The [Event] that tells of them is [EventRegistered], [EventRecordLost]
 // or [EventLeaseLost], [EventRestored], [EventTakenOver], [EventDeregistered]; [EventRepairFailed] tells that etcd refuses
-// what would lead out of lost, which is tried on. A process whose address was taken over leaves the other's record alone
+// what would lead out of lost, which is tried again. A process whose address was taken over leaves the other's record alone
 // and comes back when that is gone. A server that is killed leaves its record behind until the lease ends
 // ([WithLeaseTTL]).
 //
@@ -55,7 +55,8 @@
 //     [WithBackgroundRegister] it waits half a second, and goes on beside the running server: [EventRecordLost] says that
 //     it does, [EventRegistered] when it is done.
 //   - The first use of a service waits for etcd for 3 s at most, and fails when etcd did not answer. From then on no use of
-//     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most.
+//     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most. With [WithSnapshots] the first
+//     use waits 300 ms for etcd and then has the list that an earlier process stored.
 //   - A service without instances is no error of discovery. A call of it fails, with an error that names service and
 //     prefix.
 //   - Deregistering waits for etcd for 3 s at most, and for the drain delay. When etcd does not answer, the record ends with

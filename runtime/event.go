@@ -2,8 +2,11 @@ package etcd
 
 import (
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/picking"
@@ -13,8 +16,8 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord), and of calls (Ejected,
-// Readmitted).
+// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), of calls (Ejected,
+// Readmitted), and of operators' marks (Drained to InvalidMark).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -50,6 +53,19 @@ const (
 	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
 	// anew, or is gone from etcd. Err is why it was ejected.
 	EventReadmitted
+	// EventRefused: etcd answers, and refuses to renew the lease of this Conn's records, for the reason in Err: its user, password or
+	// role. The records end with the lease. Sent once, when it begins.
+	EventRefused
+	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
+	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
+	EventSnapshotUsed
+	// EventDrained: an operator's mark took the record at Key out of etcd: no client calls the server, which runs on. Err is the
+	// reason that the mark gives, nil if none. Sent also in place of EventRegistered when a server starts that has such a mark.
+	EventDrained
+	// EventUndrained: the mark is gone, and the record stands at Key again.
+	EventUndrained
+	// EventInvalidMark: the mark at Key is malformed, for the reason in Err, and is ignored.
+	EventInvalidMark
 )
 
 var eventNames = [...]string{
@@ -57,11 +73,17 @@ var eventNames = [...]string{
 	EventRestored: "restored", EventRepairFailed: "repair failed", EventDeregistered: "deregistered",
 	EventSynced: "synced", EventWatchLost: "watch lost", EventInvalidRecord: "invalid record",
 	EventEjected: "ejected", EventReadmitted: "readmitted",
+	EventRefused:      "refused",
+	EventSnapshotUsed: "snapshot used",
+	EventDrained:      "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
 }
+
+// Known says whether t is one of the events above.
+func (t EventType) Known() bool { return t > 0 && int(t) < len(eventNames) }
 
 // String returns the event's name in lower-case words, for logs and labels of metrics.
 func (t EventType) String() string {
-	if t <= 0 || int(t) >= len(eventNames) {
+	if !t.Known() {
 		return fmt.Sprintf("EventType(%d)", int(t))
 	}
 	return eventNames[t]
@@ -69,7 +91,7 @@ func (t EventType) String() string {
 
 // Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. Events
 // come in order, on a goroutine of their own, so that a slow handler delays nothing; beyond 1024 that wait they are
-// dropped, and counted. An Event never holds a secret.
+// dropped, and counted. A handler that panics is logged, and gets the next event. An Event never holds a secret.
 type Event struct {
 	Type    EventType
 	Time    time.Time // when it happened
@@ -107,10 +129,20 @@ func newEventQueue(handler func(Event)) *eventQueue {
 	go func() {
 		defer close(q.done)
 		for ev := range queue {
-			q.handler(ev)
+			q.call(ev)
 		}
 	}()
 	return q
+}
+
+// call hands one event to the handler. A panic of the handler ends neither the process nor the events after it.
+func (q *eventQueue) call(ev Event) {
+	defer func() {
+		if p := recover(); p != nil {
+			klog.Errorf("etcd: the event handler panicked at %q: %v\n%s", ev.Type, p, debug.Stack())
+		}
+	}()
+	q.handler(ev)
 }
 
 // send queues ev and never blocks. After close it does nothing.
@@ -134,7 +166,8 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 	types := [...]EventType{
 		registration.Registered: EventRegistered, registration.LeaseLost: EventLeaseLost, registration.RecordLost: EventRecordLost,
 		registration.TakenOver: EventTakenOver, registration.Restored: EventRestored, registration.RepairFailed: EventRepairFailed,
-		registration.Deregistered: EventDeregistered,
+		registration.Deregistered: EventDeregistered, registration.Refused: EventRefused, registration.Drained: EventDrained,
+		registration.Undrained: EventUndrained, registration.InvalidMark: EventInvalidMark,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }
@@ -142,6 +175,7 @@ func (q *eventQueue) ofRegistration(ev registration.Event) {
 func (q *eventQueue) ofDiscovery(ev discovery.Event) {
 	types := [...]EventType{
 		discovery.Synced: EventSynced, discovery.WatchLost: EventWatchLost, discovery.InvalidRecord: EventInvalidRecord,
+		discovery.SnapshotUsed: EventSnapshotUsed,
 	}
 	q.send(Event{Type: types[ev.Type], Service: ev.Service, Key: ev.Key, Err: ev.Err})
 }

@@ -63,7 +63,7 @@ func TestCloseFromTheEventHandler(t *testing.T) {
 
 func TestEventTypesHaveNames(t *testing.T) {
 	seen := make(map[string]bool)
-	for et := EventRegistered; et <= EventInvalidRecord; et++ {
+	for et := EventRegistered; et <= EventSnapshotUsed; et++ {
 		if name := et.String(); name == "" || seen[name] {
 			t.Errorf("event %d is called %q", int(et), name)
 		} else {

@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
@@ -28,12 +29,13 @@ type Record struct {
 	Err      error            // why clients ignore the key; nil for an instance
 	Lease    clientv3.LeaseID // under which it stands; 0 means until somebody deletes it
 	Revision int64            // of etcd, at which it was last written
+	Created  int64            // of etcd, at which it was first written since it was last absent
 }
 
 // ParseRecord returns what clients of this Conn make of a key and its value, for programs that watch etcd themselves,
 // with Client. What is no instance has Err set.
 func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
-	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision}
+	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision, Created: kv.CreateRevision}
 	if c == nil {
 		r.Err = errNilConn
 		return r
@@ -69,13 +71,12 @@ func (c *Conn) Records(ctx context.Context, service string) (records []Record, r
 	var resp *clientv3.GetResponse
 	if err == nil {
 		resp, err = cli.Get(ctx, prefix, clientv3.WithPrefix())
-		err = c.link.Explain(err)
 	}
 	switch {
 	case c.link.Closing().Err() != nil:
 		return nil, 0, ErrClosed
 	case err != nil:
-		return nil, 0, fmt.Errorf("etcd: cannot read the records below %s from %s: %w", prefix, c.link.Target(), err)
+		return nil, 0, link.Failed(c.link.Explain(err), fmt.Sprintf("read the records below %s from %s", prefix, c.link.Target()))
 	}
 	records = make([]Record, len(resp.Kvs))
 	for i, kv := range resp.Kvs {

@@ -1,7 +1,11 @@
 package etcd
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/netip"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -39,6 +43,26 @@ func WithAuthOpt(username, password string) Option {
 	}
 }
 
+// WithAuthFunc sets Config.AuthFunc: the user that etcd is asked as, and its password, come from f, which is called for each
+// authentication: at the start, when a token has ended, for each new stream. A password can be changed while the process
+// runs. An error of f, or an empty user or password, is that of the attempt, and f is asked again at the next; a panic is
+// such an error. f must be safe for concurrent use and should return soon. nil is an error of the constructor.
+func WithAuthFunc(f func(ctx context.Context) (username, password string, err error)) Option {
+	return func(c *Config) {
+		if c.AuthFunc = f; f == nil {
+			c.AuthFunc = func(context.Context) (string, string, error) { return "", "", nil }
+			c.invalid = errors.New("WithAuthFunc was given nil; leave the option out for an etcd without users")
+		}
+	}
+}
+
+// WithEndpointSync sets EtcdConfig.AutoSyncInterval: the endpoints follow etcd's members, asked for at that interval. Without it,
+// or with 0, they are those given to Connect for as long as the process lives: when all of etcd's members are replaced,
+// nothing is reached any more. The members have to announce addresses that this process can reach.
+func WithEndpointSync(every time.Duration) Option {
+	return func(c *Config) { c.EtcdConfig.AutoSyncInterval = every }
+}
+
 // WithDialTimeoutOpt bounds the making of one connection to etcd; 0 means DefaultDialTimeout.
 func WithDialTimeoutOpt(dialTimeout time.Duration) Option {
 	return func(c *Config) { c.EtcdConfig.DialTimeout = dialTimeout }
@@ -74,6 +98,16 @@ func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDe
 // address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
 func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
 
+// WithAdvertiseSubnet sets Config.AdvertiseSubnet: a server that listens on every interface is registered at the host's address
+// in that subnet. One that no interface has an address in is an error of Run; an invalid one of the constructor.
+func WithAdvertiseSubnet(subnet netip.Prefix) Option {
+	return func(c *Config) {
+		if c.AdvertiseSubnet = subnet; !subnet.IsValid() {
+			c.invalid = fmt.Errorf("WithAdvertiseSubnet was given the invalid subnet %v; make one with netip.ParsePrefix, such as 10.0.0.0/8", subnet)
+		}
+	}
+}
+
 // WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
 // back. What etcd or this package refuses for good is an error of Run nevertheless.
 func WithBackgroundRegister() Option { return func(c *Config) { c.BackgroundRegister = true } }
@@ -93,3 +127,19 @@ func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHa
 //
 // A call gets no answer when its time is up: without client.WithRPCTimeout nobody notices an instance that hangs.
 func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }
+
+// WithSnapshots sets Config.SnapshotDir: the last list of each service that is called is kept in a file below dir, so that a
+// process that starts while etcd is away knows whom to call. Nothing is kept without this option, nor with an empty dir.
+//
+// When etcd has not answered the first read of a service within 300 ms, the list in the file is used, [EventSnapshotUsed]
+// says so, and etcd's first answer takes its place whole. A file counts only if this user alone could write it, if an
+// earlier process of the same program wrote it for the same prefix and an etcd of which an endpoint is the same, and if it is no
+// older than WithSnapshotMaxAge says; else it is as if there were none.
+//
+// A file is written when the list changes, once a second at most, and renewed when it has a quarter of the greatest age. dir
+// is made with mode 0700 if it is missing. A disk that fails is a line in the log, never an error of a call.
+func WithSnapshots(dir string) Option { return func(c *Config) { c.SnapshotDir = dir } }
+
+// WithSnapshotMaxAge sets Config.SnapshotMaxAge: lists of WithSnapshots that are older are not used. 0 means
+// [DefaultSnapshotMaxAge]; a negative one is an error of the constructor.
+func WithSnapshotMaxAge(d time.Duration) Option { return func(c *Config) { c.SnapshotMaxAge = d } }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -108,16 +109,24 @@ func (r *serverRegistry) Register(info *registry.Info) error {
 	if err := r.usable(info); err != nil {
 		return err
 	}
-	records, err := r.records(info)
+	records, follows, err := r.records(info)
 	if err != nil {
 		return err
 	}
+	var current func() ([]registration.Record, error)
+	if follows {
+		current = func() ([]registration.Record, error) {
+			records, _, err := r.records(info)
+			return records, err
+		}
+	}
 	if len(r.services) > 0 && info.ServiceName != "" && !slices.Contains(r.services, info.ServiceName) {
 		r.renamed.Do(func() {
-			klog.Warnf("etcd: the server calls itself %q and is registered as %q, as its options say", info.ServiceName, r.services)
+			klog.Warnf("etcd: the server is registered as %q, the name in its generated constructor or ServerOptions, and not as %q, the name given to WithServerBasicInfo: "+
+				"clients that look for %[2]q do not find it. To keep that name, generate with -name %[3]s=%[2]s", r.services, info.ServiceName, r.services[0])
 		})
 	}
-	return r.conn.registrar.Register(info, records, r.conn.cfg.BackgroundRegister)
+	return r.conn.registrar.Register(info, records, current, r.conn.cfg.BackgroundRegister)
 }
 
 // Deregister removes the server's records, unless another process has taken over their keys, and waits the drain delay
@@ -128,7 +137,7 @@ func (r *serverRegistry) Deregister(info *registry.Info) error {
 		return err
 	}
 	// Only a caller that hands in another Info than it registered needs the records; its errors are then Register's.
-	records, _ := r.records(info)
+	records, _, _ := r.records(info)
 	return r.conn.registrar.Deregister(info, records)
 }
 
@@ -144,12 +153,13 @@ func (r *serverRegistry) usable(info *registry.Info) error {
 	return nil
 }
 
-// records computes what etcd is to hold for a server.
-func (r *serverRegistry) records(info *registry.Info) ([]registration.Record, error) {
+// records computes what etcd is to hold for a server. follows says that the address was chosen of the host's, and may be another
+// one later.
+func (r *serverRegistry) records(info *registry.Info) (records []registration.Record, follows bool, err error) {
 	services := r.services
 	if len(services) == 0 {
 		if err := record.CheckService(info.ServiceName); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		services = []string{info.ServiceName}
 	}
@@ -157,9 +167,16 @@ func (r *serverRegistry) records(info *registry.Info) ([]registration.Record, er
 	if p := r.fixed.Load(); p != nil {
 		fixed = *p
 	}
-	network, addr, err := registration.PublishedAddr(fixed, r.at, r.conn.cfg.AdvertiseAddr, info.Addr)
+	publishing := registration.Publishing{
+		Fixed:     fixed,
+		At:        r.at,
+		Advertise: r.conn.cfg.AdvertiseAddr,
+		Subnet:    r.conn.cfg.AdvertiseSubnet,
+		Endpoints: strings.Split(r.conn.link.Target(), ","),
+	}
+	network, addr, follows, err := publishing.Addr(info.Addr)
 	if err != nil {
-		return nil, fmt.Errorf("etcd: register %q: %w", services, err)
+		return nil, false, fmt.Errorf("etcd: %w: register %q", err, services)
 	}
 	weight := info.Weight
 	if weight <= 0 {
@@ -167,11 +184,11 @@ func (r *serverRegistry) records(info *registry.Info) ([]registration.Record, er
 	}
 	value, err := record.Encode(&record.Record{Network: network, Address: addr, Weight: float64(weight), Tags: info.Tags})
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	records := make([]registration.Record, len(services))
+	records = make([]registration.Record, len(services))
 	for i, s := range services {
 		records[i] = registration.Record{Service: s, Key: record.Key(r.conn.cfg.Prefix, s, addr), Value: value}
 	}
-	return records, nil
+	return records, follows, nil
 }

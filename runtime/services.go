@@ -49,6 +49,7 @@ type ServiceStatus struct {
 	Instances int       // how many etcd holds, or held when it was last heard
 	Ejected   int       // how many of them clients do not call because they do not answer; see WithEjection
 	Synced    time.Time // when etcd last confirmed them; zero if it never has
+	Snapshot  time.Time // zero, unless etcd has not answered yet and the instances are from a file: when etcd confirmed those; see WithSnapshots
 	Idle      bool      // not used for minutes: etcd is not asked about it until the next use
 }
 
@@ -61,7 +62,10 @@ func (c *Conn) Services() []ServiceStatus {
 	services := c.directory.Services()
 	list := make([]ServiceStatus, len(services))
 	for i, s := range services {
-		list[i] = ServiceStatus{Service: s.Name(), Instances: len(s.Latest()), Ejected: c.wiring.Ejected(s.Name()), Synced: s.Synced(), Idle: s.Idle()}
+		list[i] = ServiceStatus{
+			Service: s.Name(), Instances: len(s.Latest()), Ejected: c.wiring.Ejected(s.Name()),
+			Synced: s.Synced(), Snapshot: s.Stored(), Idle: s.Idle(),
+		}
 	}
 	return list
 }

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"path"
 	"strings"
 	"sync"
 	"text/template"
@@ -75,4 +76,27 @@ func Render(s Service) ([]byte, error) {
 		return nil, fmt.Errorf("render %s of %s: %w", FileName, s.ServiceName, err)
 	}
 	return out.Bytes(), nil
+}
+
+// Names returns the package-level names that a generated file declares, and those it imports packages by, in the order of its
+// lines. content is what [Render] returned: nothing else is understood.
+func Names(content []byte) []string {
+	var names []string
+	for line := range strings.Lines(string(content)) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "func ") || strings.HasPrefix(line, "const "):
+			_, line, _ = strings.Cut(line, " ")
+			if name := line[:strings.IndexAny(line, " (")]; name != "_" {
+				names = append(names, name)
+			}
+		case strings.HasPrefix(line, "\t") && strings.HasSuffix(line, `"`): // of the imports: the bodies end in ")"
+			name, _, named := strings.Cut(line[1:], ` "`)
+			if !named {
+				name = path.Base(strings.Trim(line, "\t\""))
+			}
+			names = append(names, name)
+		}
+	}
+	return names
 }

@@ -3,10 +3,12 @@ package templates
 import (
 	"bytes"
 	"fmt"
+	"go/ast"
 	"go/format"
 	"go/parser"
 	"go/token"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -178,4 +180,43 @@ func ExampleRender() {
 	// Output:
 	// func NewHelloServerWithEtcd(handler api.Hello, conn *etcd.Conn, opts ...server.Option) (server.Server, error) {
 	// func NewHelloClientWithEtcd(conn *etcd.Conn, opts ...client.Option) (Client, error) {
+}
+
+// Names finds what a parser does.
+func TestNames(t *testing.T) {
+	for _, s := range []Service{
+		{ServiceName: "Hello", RawServiceName: "Hello", PkgRefName: "api", ImportPath: "example.com/shop/kitex_gen/api"},
+		{ServiceName: "Say_Hello2_", RawServiceName: "func x(\nconst \"y\" \"z\"", PkgRefName: "client", ImportPath: "example.com/odd path/client", HasStreaming: true},
+		{ServiceName: "Å", RawServiceName: "三", PkgRefName: "streamclient", ImportPath: "x", HasStreaming: true},
+		{ServiceName: "CombineService", RawServiceName: "CombineService", HasStreaming: true},
+	} {
+		content := render(t, s)
+		file, err := parser.ParseFile(token.NewFileSet(), FileName, content, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for _, spec := range file.Imports {
+			importPath, _ := strconv.Unquote(spec.Path.Value)
+			name := path.Base(importPath)
+			if spec.Name != nil {
+				name = spec.Name.Name
+			}
+			want = append(want, name)
+		}
+		for _, decl := range file.Decls {
+			switch decl := decl.(type) {
+			case *ast.FuncDecl:
+				want = append(want, decl.Name.Name)
+			case *ast.GenDecl:
+				if decl.Tok == token.CONST {
+					want = append(want, decl.Specs[0].(*ast.ValueSpec).Names[0].Name)
+				}
+			}
+		}
+		want = slices.DeleteFunc(want, func(name string) bool { return name == "_" })
+		if got := Names([]byte(content)); !slices.Equal(got, want) || len(got) < 6 {
+			t.Errorf("%s: %q, want %q", s.ServiceName, got, want)
+		}
+	}
 }

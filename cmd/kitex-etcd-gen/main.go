@@ -13,7 +13,8 @@
 //
 // # Flags
 //
-//	-check                 write nothing; list files that are stale, missing or orphaned
+//	-check                 write nothing; list files that are stale, missing or orphaned, and the
+//	                       directories of services that are abandoned: gone from the IDL
 //	-name Service=name     register Service (its name in the IDL) as name; may be repeated. Where several packages have
 //	                       a Service, pkg.Service=name: pkg is the directory that holds the service's package, as in
 //	                       api.Hello for kitex_gen/api/hello, with as many parents as tell it apart (v1/api.Hello)
@@ -27,35 +28,26 @@
 // A call that fails has written nothing: every file is rendered before the first is written, each is replaced as a whole,
 // and only when its content changes.
 //
-// An orphan, a with_etcd.go of ours in a package that no longer is a Kitex service, is reported and removed. Directories
-// called testdata or vendor, or beginning with "_" or ".", are skipped below dir. Symbolic links are not followed.
+// An orphan, a with_etcd.go of ours in a package that no longer is a Kitex service, is reported and removed. A service that its
+// IDL's package no longer declares is refused: Kitex leaves its directory, which does not compile.
+//
+// Below dir, directories that begin with "_" or "." are skipped, and those called testdata or vendor that Kitex did not write.
+// Symbolic links to files are read, those to directories are not followed, and nothing is written through a link. Files that Go
+// does not build are not read. The ends of lines, LF or CRLF, are no difference.
+//
+// Services that have the same path below several trees, as client/kitex_gen and server/kitex_gen, are copies of one IDL.
 //
 // With kitex -use the constructors are generated in the repository that holds kitex_gen.
-//
-// # What is registered
-//
-//	kitex-etcd-gen instances [flags]
-//
-// prints the instances that are registered in etcd: service, address, weight, tags, and how long each stays if its server
-// is not heard of any more.
-//
-//	-etcd host:port[,…]    the etcd cluster, 127.0.0.1:2379 by default; https://host:port for TLS by the system's authorities
-//	-prefix P              the first part of the keys, kitex/registry-etcd by default
-//	-service NAME          this service only; a user who may read no other needs it
-//	-watch                 go on and print every change, until interrupted
-//	-json                  one JSON object on each line, in place of the table
-//	-cacert, -cert, -key   files for TLS: the authorities to verify etcd by, and a certificate and its key
-//	-user NAME             the etcd user; the password is that of the environment variable KITEX_ETCD_PASSWORD, or
-//	-password-file FILE    the first line of this file
-//
-// The objects of -json have service, network, address, weight, tags and key; lease, in hexadecimal as etcdctl shows it, and
-// ttl, the seconds left, unless the key stands until somebody deletes it; error, in place of the instance, where clients
-// ignore the key. With -watch they have event (present, added, changed, removed) and time, and no ttl.
-//
-// The exit code is 0 when all is done, interrupted or not, and 2 when the call failed. Once the first list is printed
-// -watch does not fail: it says on stderr that etcd does not answer, and that it does again.
 package main
 
-import "os"
+import (
+	"os"
+	"runtime/debug"
+)
 
-func main() { os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) }
+func main() {
+	// What a run allocates is small, and gone with the process: collecting it would cost more than a tenth of the time.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(256 << 20)
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -23,46 +24,68 @@ func (f nameFlag) String() string {
 	return f.pkg + "." + f.service + "=" + f.name
 }
 
-// nameFlags is a [flag.Value] that may be given many times.
-type nameFlags []nameFlag
-
-func (f *nameFlags) String() string { return fmt.Sprint([]nameFlag(*f)) }
-
-func (f *nameFlags) Set(value string) error {
+// parseName parses the value of a -name flag.
+func parseName(value string) (nameFlag, error) {
 	left, name, ok := strings.Cut(value, "=")
 	if !ok || left == "" {
-		return errors.New("want Service=name or pkg.Service=name")
+		return nameFlag{}, fmt.Errorf("-name %s: want Service=name or pkg.Service=name", clipped(value))
 	}
-	if name == "" || strings.Contains(name, "/") || strings.ContainsFunc(name, unicode.IsControl) || !utf8.ValidString(name) {
-		return fmt.Errorf("%q cannot be a name in the registry: it wants at least one character, no slashes, no control characters, and UTF-8", name)
+	if err := checkName(name); err != nil {
+		return nameFlag{}, fmt.Errorf("-name %s: %w", clipped(value), err)
 	}
-	nf := nameFlag{service: left, name: name}
+	f := nameFlag{service: left, name: name}
 	if i := strings.LastIndexByte(left, '.'); i >= 0 {
-		nf.pkg, nf.service = left[:i], left[i+1:]
+		f.pkg, f.service = left[:i], left[i+1:]
 	}
-	*f = append(*f, nf)
+	return f, nil
+}
+
+// clipped quotes a text for a message, and cuts what is too long for one.
+func clipped(text string) string {
+	const most = 60
+	if len(text) > most {
+		return strconv.Quote(text[:most]) + "…"
+	}
+	return strconv.Quote(text)
+}
+
+// maxName is the length of the longest name, in bytes. It is part of a key in etcd and of every line about the service.
+const maxName = 1000
+
+func checkName(name string) error {
+	switch {
+	case len(name) > maxName:
+		return fmt.Errorf("this cannot be a name in the registry: it has %d bytes, and %d are allowed", len(name), maxName)
+	case name == "" || strings.Contains(name, "/") || strings.ContainsFunc(name, unseen) || !utf8.ValidString(name):
+		return errors.New("this cannot be a name in the registry: it wants at least one character, no slashes, no control characters or direction marks, and UTF-8")
+	}
 	return nil
 }
 
+// unseen reports characters that change how a name looks, and are not seen themselves.
+func unseen(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+
 // setNames gives every service its name in the registry, the flags' or the IDL's, and refuses a name that two share.
-func setNames(packages []*kitexPackage, flags nameFlags) error {
+func setNames(packages []*kitexPackage, flags []nameFlag) error {
 	for _, f := range flags {
 		switch chosen := f.choose(packages); {
 		case len(chosen) == 0:
 			return fmt.Errorf("-name %s: there is no such service; the name left of = is the one in the IDL", f)
-		case len(chosen) > 1:
+		case !copies(chosen):
 			f2 := nameFlag{distinctHolder(chosen[0], chosen[1]), f.service, f.name}
 			return fmt.Errorf("-name %s: several services are meant (%s, %s): say which, as in -name %s", f, chosen[0].path, chosen[1].path, f2)
 		case chosen[0].service.RawServiceName != "":
 			return fmt.Errorf("-name %s: %s has been given the name %q already", f, chosen[0].path, chosen[0].service.RawServiceName)
 		default:
-			chosen[0].service.RawServiceName = f.name
+			for _, p := range chosen {
+				p.service.RawServiceName = f.name
+			}
 		}
 	}
 	var errs []error
 	owners := make(map[string]*kitexPackage)
 	for _, p := range packages {
-		if p.orphan {
+		if p.orphan || p.abandoned {
 			continue
 		}
 		if p.service.RawServiceName == "" {
@@ -72,6 +95,8 @@ func setNames(packages []*kitexPackage, flags nameFlags) error {
 		owner, taken := owners[name]
 		if !taken {
 			owners[name] = p
+		}
+		if !taken || copies([]*kitexPackage{owner, p}) {
 			continue
 		}
 		f := nameFlag{distinctHolder(p, owner), p.idlName, strings.ReplaceAll(p.holder, "/", ".") + "." + p.idlName}
@@ -81,12 +106,24 @@ func setNames(packages []*kitexPackage, flags nameFlags) error {
 	return errors.Join(errs...)
 }
 
+// copies reports whether all are one service, which has its place in several trees: a client's and a server's, say.
+func copies(packages []*kitexPackage) bool {
+	trees := make(map[string]bool)
+	for _, p := range packages {
+		if p.place != packages[0].place || p.idlName != packages[0].idlName || trees[p.tree] {
+			return false
+		}
+		trees[p.tree] = true
+	}
+	return true
+}
+
 // choose returns the services that f means. A pkg that is one service's own path below the directory on the command line
 // means that one; otherwise it may be the tail of any path.
 func (f nameFlag) choose(packages []*kitexPackage) []*kitexPackage {
 	var exact, tail []*kitexPackage
 	for _, p := range packages {
-		if p.orphan || p.idlName != f.service {
+		if p.orphan || p.abandoned || p.idlName != f.service {
 			continue
 		}
 		if f.pkg == p.holder {
@@ -96,7 +133,7 @@ func (f nameFlag) choose(packages []*kitexPackage) []*kitexPackage {
 			tail = append(tail, p)
 		}
 	}
-	if len(exact) == 1 {
+	if len(exact) > 0 && copies(exact) {
 		return exact
 	}
 	return tail

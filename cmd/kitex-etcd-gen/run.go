@@ -18,11 +18,10 @@ const (
 )
 
 const usage = `usage: kitex-etcd-gen [flags] [dir ...]
-       kitex-etcd-gen instances [flags]    shows what is registered in etcd: instances -h lists its flags
 
 Adds with_etcd.go, typed etcd constructors, to every service package that Kitex generated below dir (kitex_gen by default).
 
-  -check                 write nothing; list files that are stale, missing or orphaned: exit code 0 clean, 1 stale, 2 failed
+  -check                 write nothing; list what is stale, missing, orphaned or abandoned: exit code 0 clean, 1 stale, 2 failed
   -name Service=name     register Service (its name in the IDL) as name; may be repeated;
                          pkg.Service=name where several packages have a Service (api.Hello is kitex_gen/api/hello)
   -dump-templates DIR    write the template for stock kitex -template-dir to DIR, and nothing else
@@ -30,19 +29,23 @@ Adds with_etcd.go, typed etcd constructors, to every service package that Kitex 
   -version, -h           print the version, this text
 `
 
+// errMoved answers those who know the command from before it had a program to itself. A directory of the name is ./instances.
+var errMoved = errors.New("instances is a command of kitex-etcd now: go get -tool github.com/kitex-contrib/kitex-etcd/cmd/kitex-etcd, " +
+	"then go tool kitex-etcd instances with the same flags; a directory of this name is ./instances")
+
 type options struct {
 	check   bool
 	quiet   bool
 	version bool
 	dump    string
-	names   nameFlags
+	names   []nameFlag
 	dirs    []string
 }
 
 // run is the whole command. Standard input is not read.
 func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "instances" {
-		return exit(instances(args[1:], stdout, stderr), instancesUsage, stdout, stderr)
+		return exit(errMoved, stdout, stderr)
 	}
 	opts, err := parseArgs(args)
 	if err == nil {
@@ -59,11 +62,11 @@ func run(args []string, _ io.Reader, stdout, stderr io.Writer) int {
 			}
 		}
 	}
-	return exit(err, usage, stdout, stderr)
+	return exit(err, stdout, stderr)
 }
 
 // exit says what became of a call and returns its exit code.
-func exit(err error, usage string, stdout, stderr io.Writer) int {
+func exit(err error, stdout, stderr io.Writer) int {
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		fmt.Fprint(stdout, usage)
@@ -85,15 +88,29 @@ func parseArgs(args []string) (options, error) {
 	flags.BoolVar(&o.quiet, "q", false, "")
 	flags.BoolVar(&o.version, "version", false, "")
 	flags.StringVar(&o.dump, "dump-templates", "", "")
-	flags.Var(&o.names, "name", "")
+	var names []string
+	flags.Func("name", "", func(value string) error {
+		names = append(names, value)
+		return nil
+	})
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return o, err
 		}
 		return o, fmt.Errorf("%w; kitex-etcd-gen -h lists the flags", err)
 	}
+	for _, value := range names {
+		name, err := parseName(value)
+		if err != nil {
+			return o, err
+		}
+		o.names = append(o.names, name)
+	}
 	o.dirs = flags.Args()
 	for _, dir := range o.dirs {
+		if dir == "" {
+			return o, errors.New("a directory's name is empty: is the variable that holds it set?")
+		}
 		if strings.HasPrefix(dir, "-") {
 			return o, fmt.Errorf("%s: flags go before directories", dir)
 		}
@@ -117,7 +134,7 @@ func parseArgs(args []string) (options, error) {
 // generate brings the generated files below opts.dirs up to date. With -check it only lists those that are not, and
 // reports whether there are any.
 func generate(opts options, stdout, stderr io.Writer) (stale bool, err error) {
-	var report io.Writer = stderr
+	report := stderr
 	if opts.quiet {
 		report = io.Discard
 	}
@@ -137,6 +154,9 @@ func generate(opts options, stdout, stderr io.Writer) (stale bool, err error) {
 			fmt.Fprintln(stdout, c)
 		}
 		return len(changes) > 0, nil
+	}
+	if err := refusals(changes); err != nil {
+		return false, err
 	}
 	if err := commit(changes); err != nil {
 		return false, err

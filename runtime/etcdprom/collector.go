@@ -13,8 +13,8 @@
 //	                                        such as "lease lost"; all are there from the beginning
 //	kitex_etcd_events_dropped_total         counter: events that were dropped because a handler did not keep up
 //	kitex_etcd_records{service,state}       gauge: records of the process's servers, from their registration to their
-//	                                        deregistration: "standing" in etcd, "lost" and to be restored, or "taken"
-//	                                        over by another process
+//	                                        deregistration: "standing" in etcd, "lost" and to be restored, "taken"
+//	                                        over by another process, or "drained" by an operator
 //	kitex_etcd_instances{service}           gauge: instances that clients of the process see of a service
 //	kitex_etcd_instances_ejected{service}   gauge: how many of them are not called because they do not answer
 //	kitex_etcd_instances_confirmed_timestamp_seconds{service}
@@ -36,7 +36,7 @@ import (
 
 var (
 	recordsDesc = prometheus.NewDesc("kitex_etcd_records",
-		"Records of this process's servers: standing in etcd, lost and to be restored, or taken over by another process.",
+		"Records of this process's servers: standing in etcd, lost and to be restored, taken over by another process, or drained by an operator.",
 		[]string{"service", "state"}, nil)
 	instancesDesc = prometheus.NewDesc("kitex_etcd_instances",
 		"Instances that clients of this process see of a service that is in use.", []string{"service"}, nil)
@@ -69,6 +69,7 @@ const (
 	standing state = "standing"
 	lost     state = "lost"
 	taken    state = "taken"
+	drained  state = "drained"
 )
 
 var _ prometheus.Collector = (*Collector)(nil)
@@ -87,7 +88,7 @@ func New() *Collector {
 		records: make(map[string]record),
 	}
 	// A counter that begins with its first event hides that one from increase().
-	for t := etcd.EventRegistered; t <= etcd.EventReadmitted; t++ {
+	for t := etcd.EventRegistered; t.Known(); t++ {
 		c.events.WithLabelValues(t.String())
 	}
 	return c
@@ -100,12 +101,14 @@ func (c *Collector) Handle(ev etcd.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch ev.Type {
-	case etcd.EventRegistered, etcd.EventRestored:
+	case etcd.EventRegistered, etcd.EventRestored, etcd.EventUndrained:
 		c.records[ev.Key] = record{ev.Service, standing}
 	case etcd.EventRecordLost:
 		c.records[ev.Key] = record{ev.Service, lost}
 	case etcd.EventTakenOver:
 		c.records[ev.Key] = record{ev.Service, taken}
+	case etcd.EventDrained:
+		c.records[ev.Key] = record{ev.Service, drained}
 	case etcd.EventDeregistered:
 		delete(c.records, ev.Key)
 	case etcd.EventLeaseLost:
@@ -138,7 +141,7 @@ func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 	}
 	for service, counts := range c.count() {
-		for _, s := range []state{standing, lost, taken} {
+		for _, s := range []state{standing, lost, taken, drained} {
 			gauge(recordsDesc, float64(counts[s]), service, string(s))
 		}
 	}

@@ -20,7 +20,7 @@ func TestPublishedAddress(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	// A machine without a network has no address to publish for a server that listens everywhere.
-	_, local, localErr := registration.PublishedAddr(nil, "", "", &net.TCPAddr{IP: net.IPv4zero, Port: 1})
+	_, local, _, localErr := registration.Publishing{Endpoints: cluster.Endpoints()}.Addr(&net.TCPAddr{IP: net.IPv4zero, Port: 1})
 	local = strings.TrimSuffix(local, ":1")
 	tcp := func(addr string) net.Addr { return utils.NewNetAddr("tcp", addr) }
 	tcpAddr := func(ip string, port int) net.Addr { return &net.TCPAddr{IP: net.ParseIP(ip), Port: port} }

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"runtime"
-	"syscall"
 	"testing"
 	"time"
 
@@ -89,7 +89,7 @@ func TestEjectionStreams(t *testing.T) {
 				answered[addr] = true
 				return len(answered) == 3
 			})
-			children[0].signal(t, syscall.SIGKILL)
+			children[0].signal(t, os.Kill)
 			_ = children[0].cmd.Wait()
 			failed := 0
 			for range 100 {

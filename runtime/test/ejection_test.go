@@ -3,9 +3,9 @@ package test
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -154,7 +154,7 @@ func TestEjectionKilled(t *testing.T) {
 	l.called(t, addrsOf(children)...)
 	dead := children[0]
 	began := time.Now()
-	dead.signal(t, syscall.SIGKILL)
+	dead.signal(t, os.Kill)
 	_ = dead.cmd.Wait()
 	events.wait(t, etcd.EventEjected, 1)
 	if got := conn.Services()[0]; got.Ejected != 1 || got.Instances != 5 {
@@ -194,10 +194,10 @@ func TestEjectionStopped(t *testing.T) {
 	l.called(t, addrsOf(children)...)
 	hung := children[0]
 	began := time.Now()
-	hung.signal(t, syscall.SIGSTOP)
+	hung.signal(t, sigStop)
 	events.wait(t, etcd.EventEjected, 1)
 	time.Sleep(5*time.Second - time.Since(began)) // shorter than the lease: trials come and go
-	hung.signal(t, syscall.SIGCONT)
+	hung.signal(t, sigContinue)
 	woke := time.Now()
 	eventually(t, "the server is called again", func() bool { return l.answeredBy(hung.addr, woke) })
 	t.Logf("called %v after it went on", time.Since(woke))

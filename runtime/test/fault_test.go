@@ -314,13 +314,14 @@ func TestFaultLeaseRevokedWhenOneIsTaken(t *testing.T) {
 		info := serverInfo("", faultAddr)
 		mustRegister(t, r, info)
 		lease := leaseOf(t, cli, faultKey)
-		put(t, cli, "Echo", faultAddr) // by another, without a lease
+		other := grant(t, cli, 60)
+		put(t, cli, "Echo", faultAddr, clientv3.WithLease(other))
 		if _, err := cli.Revoke(testContext(t), lease); err != nil {
 			t.Fatal(err)
 		}
 		events.wait(t, etcd.EventRestored, i+1)
 		events.wait(t, etcd.EventTakenOver, i+1)
-		if leaseOf(t, cli, etcd.DefaultPrefix+"/Echo/"+faultAddr) != clientv3.NoLease {
+		if leaseOf(t, cli, etcd.DefaultPrefix+"/Echo/"+faultAddr) != other {
 			t.Fatal("the other's record was overwritten")
 		}
 		mustDeregister(t, r, info)

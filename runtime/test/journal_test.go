@@ -249,3 +249,15 @@ func (c *connCounter) HandleConn(_ context.Context, s stats.ConnStats) {
 		c.n.Add(1)
 	}
 }
+
+// last returns the latest event of type typ.
+func (j *journal) last(typ etcd.EventType) (last etcd.Event) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, ev := range j.events {
+		if ev.Type == typ {
+			last = ev
+		}
+	}
+	return last
+}

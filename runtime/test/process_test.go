@@ -151,6 +151,9 @@ func startChild(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, env 
 
 func (c *child) signal(t *testing.T, s os.Signal) {
 	t.Helper()
+	if s == nil {
+		t.Skip("no signal stops a process here")
+	}
 	if err := c.cmd.Process.Signal(s); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +263,7 @@ func TestFaultServerKilled(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	children := startChildren(t, cluster, ttl, 2)
-	children[0].signal(t, syscall.SIGKILL)
+	children[0].signal(t, os.Kill)
 	t.Logf("gone %v after kill -9, with a TTL of %v", waitRecord(t, cli, children[0].addr, false), ttl)
 	waitRecord(t, cli, children[1].addr, true)
 }
@@ -273,9 +276,9 @@ func TestFaultServerHangs(t *testing.T) {
 	cli := etcdClient(t, cluster.Endpoints())
 	c := startChildren(t, cluster, ttl, 1)[0]
 	for range 2 {
-		c.signal(t, syscall.SIGSTOP)
+		c.signal(t, sigStop)
 		t.Logf("gone %v after SIGSTOP, with a TTL of %v", waitRecord(t, cli, c.addr, false), ttl)
-		c.signal(t, syscall.SIGCONT)
+		c.signal(t, sigContinue)
 		t.Logf("back %v after SIGCONT", waitRecord(t, cli, c.addr, true))
 	}
 	c.stop(t)

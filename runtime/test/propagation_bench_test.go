@@ -16,10 +16,17 @@ import (
 // BenchmarkPropagation measures the time from the beginning of a Put of a new instance until a call of a stock Kitex
 // client lands on it, and beside it, for the same Puts, until a raw watch sees the record: the floor. Kitex's polling
 // needs up to 5 s for the same.
-func BenchmarkPropagation(b *testing.B) {
+func BenchmarkPropagation(b *testing.B) { benchPropagation(b) }
+
+// BenchmarkPropagationWithSnapshots is the same with lists that are stored: it must not take longer.
+func BenchmarkPropagationWithSnapshots(b *testing.B) {
+	benchPropagation(b, etcd.WithSnapshots(b.TempDir()))
+}
+
+func benchPropagation(b *testing.B, opts ...etcd.Option) {
 	cluster := etcdtest.Start(b)
 	raw, watching := etcdClient(b, cluster.Endpoints()), etcdClient(b, cluster.Endpoints())
-	c := connect(b, cluster)
+	c := connect(b, cluster, opts...)
 	old, fresh := serveHello(b), serveHello(b)
 	put(b, raw, "Hello", old.addr)
 	cli := newHello(b, c)

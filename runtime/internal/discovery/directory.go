@@ -12,6 +12,9 @@
 //
 // While a watch is lost the last snapshot is served. Followers of a service (Attach) are told of each new snapshot on the
 // watcher's goroutine.
+//
+// With a directory for them, a saver stores the lists in files, on one more goroutine. Where etcd is late with its first answer
+// the watcher shows what an earlier process stored: unsynced ──> stored ──read──> current.
 package discovery
 
 import (
@@ -34,6 +37,8 @@ type Config struct {
 	DefaultWeight   int             // of instances whose record gives none
 	EmptyProtection time.Duration   // how long instances that vanished without an explicit delete are remembered; negative: not
 	Notify          func(Event)     // is told what happens; never nil, must not block
+	SnapshotDir     string          // where lists are kept for the next start; empty: nowhere
+	SnapshotMaxAge  time.Duration   // older lists are not used
 	Context         context.Context // see WithTimingForTesting; may be nil
 }
 
@@ -44,7 +49,8 @@ type Directory struct {
 	link   *link.Link
 	timing Timing
 
-	watchStream atomic.Int64 // which of the connection's watch streams new watches use
+	saver   *saver        // nil when lists are not stored
+	cluster atomic.Uint64 // etcd's cluster ID; 0 until it answered
 
 	services atomic.Pointer[map[string]*Service] // replaced, never changed: reading it takes no lock
 	adding   sync.Mutex                          // held while services is replaced
@@ -54,6 +60,10 @@ type Directory struct {
 func New(cfg Config) *Directory {
 	d := &Directory{cfg: cfg, link: cfg.Link, timing: timingOf(cfg.Context)}
 	d.services.Store(&map[string]*Service{})
+	if cfg.SnapshotDir != "" {
+		d.saver = newSaver(d)
+		d.link.Start(d.saver.run)
+	}
 	return d
 }
 
@@ -86,6 +96,10 @@ func (d *Directory) Service(name string) (*Service, error) {
 	services = maps.Clone(services)
 	services[name] = s
 	d.services.Store(&services)
+	if d.saver != nil {
+		s.Attach(d.saver)
+		d.saver.Changed() // for what was published before
+	}
 	return s, nil
 }
 

@@ -8,6 +8,7 @@ const (
 	Synced EventType = iota
 	WatchLost
 	InvalidRecord
+	SnapshotUsed
 )
 
 // Event tells of one service.

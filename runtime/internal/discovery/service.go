@@ -115,9 +115,9 @@ func (s *Service) get(ctx context.Context) (*snapshot, error) {
 
 func (s *Service) failed(cause error) error {
 	if cause == nil {
-		cause = fmt.Errorf("no answer within %v", s.dir.timing.Resolve)
+		cause = context.DeadlineExceeded
 	}
-	return fmt.Errorf("etcd: cannot find out the instances of %s (keys %s…) from %s: %w", s.name, s.prefix, s.dir.link.Target(), cause)
+	return link.Failed(s.dir.link.Explain(cause), fmt.Sprintf("find the instances of %s (keys %s…) at %s", s.name, s.prefix, s.dir.link.Target()))
 }
 
 // Name returns the service's name.

@@ -11,6 +11,7 @@ type phase uint8
 
 const (
 	unsynced phase = iota // etcd has not answered yet
+	stored                // etcd has not answered yet, and a file of an earlier process has the list
 	current               // what etcd holds, or held when it was last heard
 	idle                  // nobody asked for minutes: the watch is gone, the next use brings it back
 	waking                // the watch is being brought back
@@ -23,5 +24,6 @@ type snapshot struct {
 	phase     phase
 	wakeBy    time.Time // in phase waking: until then it is worth waiting for the next snapshot
 	err       error     // in phase unsynced: why
+	confirmed time.Time // in phase stored: when etcd confirmed the list
 	replaced  chan struct{}
 }

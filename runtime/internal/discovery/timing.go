@@ -8,6 +8,7 @@ import (
 // Timing holds the times of discovery.
 type Timing struct {
 	Resolve    time.Duration // how long a first Resolve waits for etcd
+	Stored     time.Duration // how long etcd has for its first answer until a stored list is shown
 	RPC        time.Duration // how long a request to etcd may take
 	Probe      time.Duration // how long a request may take that is answered by the member alone
 	Check      time.Duration // between two checks of a quiet watch
@@ -22,6 +23,7 @@ type Timing struct {
 
 var defaultTiming = Timing{
 	Resolve:    3 * time.Second,
+	Stored:     300 * time.Millisecond,
 	RPC:        2 * time.Second,
 	Probe:      500 * time.Millisecond,
 	Check:      30 * time.Second,

@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
@@ -23,6 +19,7 @@ import (
 // and begins again when the watch ends or proves to be wrong. Its goroutine owns all of it.
 //
 //	unsynced ──read──> current ──nobody asks──> idle ──use──> waking ──read──> current
+//	    └─no answer, but a file─> stored ──read──> current
 type watcher struct {
 	*Service
 	link   *link.Link
@@ -30,6 +27,7 @@ type watcher struct {
 	timing Timing
 	roster *roster.Roster
 
+	stream    int64 // that the last watch used
 	highest   int64 // the highest revision that etcd has ever shown
 	failures  int   // in a row
 	following time.Time
@@ -49,6 +47,8 @@ type watcher struct {
 	// reconnected says that there was a new connection since the last check that matched.
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
+	began       time.Time // when etcd was first asked
+	restored    bool      // the stored list was looked for
 }
 
 // errIdle ends the following of a service that nobody uses.
@@ -64,6 +64,7 @@ var (
 // run follows the service until ctx ends.
 func (w *watcher) run(ctx context.Context) {
 	w.usedAt = time.Now()
+	w.began = w.usedAt
 	for {
 		err := w.follow(ctx)
 		switch {
@@ -88,9 +89,7 @@ func (w *watcher) fail(err error) {
 		w.failures = 0
 	}
 	w.failures++
-	if refusedWatch(err) {
-		w.dir.watchStream.Add(1)
-	}
+	w.link.RefusedWatch(err, w.stream)
 	first := w.lostFor == nil
 	w.lostFor = err
 	w.rebuilt = w.rebuilt || err == errRebuilt
@@ -101,7 +100,11 @@ func (w *watcher) fail(err error) {
 		w.notify(Event{Type: WatchLost, Service: w.name, Err: err})
 	}
 	if first && !errors.Is(err, rpctypes.ErrCompacted) {
-		klog.Warnf("etcd: service %s: %v; serving what was last known, trying on", w.name, err)
+		known := ""
+		if w.snapshot().phase != unsynced {
+			known = "; calls go to the instances last known"
+		}
+		klog.Warnf("etcd: service %s: %v%s; still trying", w.name, w.link.Explain(err), known)
 	}
 	w.following = time.Time{}
 }
@@ -135,7 +138,9 @@ func (w *watcher) follow(ctx context.Context) error {
 		return err
 	}
 	up := w.link.NextUp()
-	watchCtx, stop := context.WithCancel(w.watchContext(ctx))
+	watchCtx, stream := w.link.WatchContext(ctx)
+	watchCtx, stop := context.WithCancel(watchCtx)
+	w.stream = stream
 	defer stop()
 	created := time.AfterFunc(w.timing.RPC, stop)
 	events := cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
@@ -169,37 +174,24 @@ func (w *watcher) follow(ctx context.Context) error {
 }
 
 // client waits for the etcd client to exist, for as long as one request may take.
-func (w *watcher) client(ctx context.Context) (*clientv3.Client, error) {
+func (w *watcher) client(ctx context.Context) (cli *clientv3.Client, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
 	defer cancel()
-	return w.link.Get(ctx)
-}
-
-// refusedWatch says whether etcd refused a watch for the token of its stream. A watch's error is but text to the etcd
-// client.
-func refusedWatch(err error) bool {
-	return slices.ContainsFunc([]error{rpctypes.ErrInvalidAuthToken, rpctypes.ErrAuthOldRevision, rpctypes.ErrPermissionDenied}, func(refusal error) bool {
-		return strings.HasSuffix(err.Error(), refusal.Error())
-	})
-}
-
-// watchContext asks etcd to end the watch when its member has no leader. Watches with the same metadata share one stream
-// of the connection, and a stream keeps the token it began with: after a refusal the next watches get another stream.
-func (w *watcher) watchContext(ctx context.Context) context.Context {
-	if n := w.dir.watchStream.Load(); n > 0 {
-		ctx = metadata.AppendToOutgoingContext(ctx, "kitex-etcd-stream", strconv.FormatInt(n, 10))
-	}
-	return clientv3.WithRequireLeader(ctx)
+	w.awaiting(func() { cli, err = w.link.Get(ctx) })
+	return cli, err
 }
 
 // read takes over all of the service's records.
 func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
 	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.RPC*time.Duration(1+min(w.failures, 4)))
-	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix())
+	var resp *clientv3.GetResponse
+	var err error
+	w.awaiting(func() { resp, err = cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix()) })
 	cancel()
 	if err != nil {
 		return w.cause(ctx, cli, err)
 	}
+	w.dir.cluster.Store(resp.Header.ClusterId)
 	now := time.Now()
 	if resp.Header.Revision < w.highest {
 		w.lostFor, w.rebuilt = errRebuilt, true

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 )
@@ -93,29 +92,6 @@ func (p *Proxy) BlackHole() { p.set(blackHole) }
 func (p *Proxy) Refuse() {
 	p.set(refuse)
 	p.Cut()
-}
-
-// Drop loses every packet: open connections are black-holed, and new ones are not made, nor refused. It is Linux that drops
-// the request for a connection when the queue of those not accepted is full. Forward ends it.
-func (p *Proxy) Drop(t testing.TB) {
-	t.Helper()
-	p.set(drop)
-	raw, err := p.listener.(*net.TCPListener).SyscallConn()
-	if err == nil {
-		err = raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) }) // shortens the queue
-	}
-	if err != nil {
-		t.Fatalf("faultproxy: %v", err)
-	}
-	for {
-		c, err := net.DialTimeout("tcp", p.addr, 300*time.Millisecond)
-		if err != nil {
-			return // full
-		}
-		p.mu.Lock()
-		p.fillers = append(p.fillers, c)
-		p.mu.Unlock()
-	}
 }
 
 // Shut stops listening and resets every connection: the kernel refuses new ones, as it does for a process that is gone.

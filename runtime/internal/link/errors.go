@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
@@ -37,7 +38,12 @@ func Permanent(err error) bool {
 	case codes.PermissionDenied, codes.InvalidArgument:
 		return true
 	}
-	return false
+	return TooLarge(err)
+}
+
+// TooLarge says whether etcd, or the etcd client, refused a request for its size.
+func TooLarge(err error) bool {
+	return errors.Is(err, rpctypes.ErrRequestTooLarge) || err != nil && errorCode(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
 }
 
 // Unanswered says whether an error comes from an etcd that cannot be reached or has no leader.

@@ -19,12 +19,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -53,6 +56,9 @@ type Config struct {
 	Client     *clientv3.Client // the caller's, in place of one that is made
 	TLS        *TLSFiles        // nil: as Etcd says
 	RetryDelay time.Duration    // between two attempts to authenticate after etcd refused
+
+	// Credentials gives user and password for each authentication; nil: those of Etcd.
+	Credentials func(ctx context.Context) (username, password string, err error)
 }
 
 // Link is the one connection to etcd. It owns the etcd client, knows the sockets beneath it, and tells when a new
@@ -60,6 +66,9 @@ type Config struct {
 type Link struct {
 	*Life
 	cfg Config
+
+	forget func() bool  // ends the heeding of the caller's context; nil when there is none
+	stream atomic.Int64 // which of the connection's watch streams new watches use
 
 	mu      sync.Mutex
 	client  *clientv3.Client      // nil until it exists
@@ -83,6 +92,10 @@ func New(cfg Config) (*Link, error) {
 	}
 	if l.client == nil {
 		l.completeEtcdConfig()
+		if cfg.Credentials != nil {
+			// The etcd client authenticates because it has some; observeCall puts the true ones in their place.
+			cfg.Etcd.Username, cfg.Etcd.Password = "-", "-"
+		}
 		if !l.authenticates() {
 			cli, err := clientv3.New(*cfg.Etcd)
 			if err != nil {
@@ -92,15 +105,48 @@ func New(cfg Config) (*Link, error) {
 		}
 	}
 	l.Start(l.run)
+	if cfg.Client == nil && cfg.Etcd.Context != nil {
+		// Its end ends the use of etcd. The etcd client itself heeds it for its watches and leases alone.
+		l.forget = context.AfterFunc(cfg.Etcd.Context, func() {
+			if cli := l.Current(); cli != nil {
+				_ = cli.Close()
+			}
+		})
+	}
 	return l, nil
 }
 
 func (l *Link) authenticates() bool { return l.cfg.Etcd.Username != "" }
 
+// user names the user for errors and logs.
+func (l *Link) user() string {
+	if l.cfg.Credentials != nil {
+		return "the user of WithAuthFunc"
+	}
+	return strconv.Quote(l.cfg.Etcd.Username)
+}
+
+// credentials asks the caller's function. A panic of it is its error.
+func (l *Link) credentials(ctx context.Context) (user, password string, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the function given to WithAuthFunc panicked: %v", p)
+		}
+	}()
+	user, password, err = l.cfg.Credentials(ctx)
+	switch {
+	case err != nil:
+		return "", "", fmt.Errorf("the function given to WithAuthFunc failed: %w", err)
+	case user == "" || password == "":
+		return "", "", errors.New("the function given to WithAuthFunc gave an empty user or password")
+	}
+	return user, password, nil
+}
+
 // Target names the endpoints for errors and logs.
 func (l *Link) Target() string {
-	if l.cfg.Client != nil {
-		return strings.Join(l.cfg.Client.Endpoints(), ",")
+	if cli := l.Current(); cli != nil {
+		return strings.Join(cli.Endpoints(), ",") // as they are now: the client may follow etcd's members
 	}
 	return strings.Join(l.cfg.Etcd.Endpoints, ",")
 }
@@ -147,18 +193,23 @@ func (l *Link) run(ctx context.Context) {
 // authenticate makes the client, as often as it takes.
 func (l *Link) authenticate(ctx context.Context) {
 	cfg := *l.cfg.Etcd
-	cfg.Context = ctx
+	if cfg.Context == nil {
+		cfg.Context = context.Background()
+	}
+	var end context.CancelFunc
+	cfg.Context, end = context.WithCancel(cfg.Context) // ends with the caller's, and with the Conn
+	context.AfterFunc(ctx, end)
 	for {
 		cli, err := clientv3.New(cfg)
 		if err != nil {
-			err = fmt.Errorf("etcd: authenticate as %q at %s: %w", cfg.Username, l.Target(), l.Explain(err))
+			err = l.Explain(err)
 		}
 		first := l.set(cli, err)
 		if err == nil || ctx.Err() != nil {
 			return
 		}
 		if first {
-			klog.Warnf("%v; trying on", err)
+			klog.Warnf("%v; still trying", Failed(err, fmt.Sprintf("authenticate as %s at %s", l.user(), l.Target())))
 		}
 		delay := authRetryDelay
 		if Refused(err) {
@@ -199,7 +250,7 @@ func (l *Link) Get(ctx context.Context) (*clientv3.Client, error) {
 			if err == nil {
 				err = ctx.Err()
 			}
-			return nil, fmt.Errorf("etcd: no client of %s yet: %w", l.Target(), err)
+			return nil, err
 		}
 	}
 }
@@ -228,6 +279,13 @@ func (l *Link) connected() {
 // observeCall keeps why the last call did not reach etcd. The etcd client drops it: its calls wait for a connection, and
 // say only that they waited in vain.
 func (l *Link) observeCall(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if ask, ok := req.(*pb.AuthenticateRequest); ok && l.cfg.Credentials != nil {
+		user, password, err := l.credentials(ctx)
+		if err != nil {
+			return err
+		}
+		ask.Name, ask.Password = user, password
+	}
 	err := invoker(ctx, method, req, reply, cc, opts...)
 	var trouble error
 	switch s := status.Convert(err); s.Code() {
@@ -244,17 +302,6 @@ func (l *Link) observeCall(ctx context.Context, method string, req, reply any, c
 	defer l.mu.Unlock()
 	l.trouble = trouble
 	return err
-}
-
-// Explain adds to err, where it says no more than that time was up, why etcd was not reached.
-func (l *Link) Explain(err error) error {
-	l.mu.Lock()
-	trouble := l.trouble
-	l.mu.Unlock()
-	if trouble == nil || !errors.Is(err, context.DeadlineExceeded) && status.Code(err) != codes.DeadlineExceeded {
-		return err
-	}
-	return fmt.Errorf("%w; the last attempt: %w", err, trouble)
 }
 
 // dial opens a socket and remembers it for reset.
@@ -299,9 +346,10 @@ func (l *Link) Reset() {
 
 // Close closes the client, unless it is the caller's.
 func (l *Link) Close() error {
-	l.mu.Lock()
-	cli := l.client
-	l.mu.Unlock()
+	if l.forget != nil {
+		l.forget()
+	}
+	cli := l.Current()
 	if cli == nil || l.cfg.Client != nil {
 		return nil
 	}

@@ -49,6 +49,10 @@ func describeEmpty(s *discovery.Service) string {
 	if n := len(s.Latest()); n > 0 {
 		state = fmt.Sprintf("has %d instances of which the load balancer gave none", n)
 	}
+	heard := s.Synced()
+	if stored := s.Stored(); !stored.IsZero() { // etcd was never heard of
+		heard = stored
+	}
 	return fmt.Sprintf("etcd: service %s %s (keys %s…, last heard of %s ago); a call succeeds as soon as a server registers",
-		s.Name(), state, s.Prefix(), time.Since(s.Synced()).Round(time.Millisecond))
+		s.Name(), state, s.Prefix(), time.Since(heard).Round(time.Millisecond))
 }

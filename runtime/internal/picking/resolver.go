@@ -11,8 +11,8 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
 )
 
-// Resolver is Kitex's view of the directory. Kitex describes a target by the service's name, or by name/balancer for a
-// client with a balancer of its own.
+// Resolver is Kitex's view of the directory. Kitex describes a target by the service's name; for a client with its own balancer,
+// that balancer's id follows.
 type Resolver struct {
 	dir *discovery.Directory
 	id  string
@@ -29,6 +29,9 @@ func (r *Resolver) Target(_ context.Context, target rpcinfo.EndpointInfo) string
 	service := target.ServiceName()
 	desc, ok := target.Tag(balancerTag)
 	if !ok {
+		if strings.Contains(service, targetMark) {
+			return joinTarget(service, "") // the name stays whole, and is refused
+		}
 		return service
 	}
 	name, id := splitTarget(desc)
@@ -38,12 +41,17 @@ func (r *Resolver) Target(_ context.Context, target rpcinfo.EndpointInfo) string
 	return joinTarget(service, id) // the client was turned to another service
 }
 
-// A service's name cannot contain a slash.
-func joinTarget(service, balancer string) string { return service + "/" + balancer }
+// targetMark separates the parts of a description. No service that is looked up has it in its name: record.CheckService
+// refuses control characters, and what stands before the last mark is the name.
+const targetMark = "\x1f"
+
+func joinTarget(service, balancer string) string { return service + targetMark + balancer }
 
 func splitTarget(desc string) (service, balancer string) {
-	service, balancer, _ = strings.Cut(desc, "/")
-	return service, balancer
+	if i := strings.LastIndex(desc, targetMark); i >= 0 {
+		return desc[:i], desc[i+len(targetMark):]
+	}
+	return desc, ""
 }
 
 // Resolve returns the instances; see Service.Get. Kitex shares it among callers, so no caller's context counts.

@@ -86,8 +86,9 @@ func checkInstanceAddr(network, addr string) error {
 	return nil
 }
 
-// firstLine keeps sonic's errors, which draw the input below the message, to the message.
+// firstLine keeps sonic's errors, which draw the input below the message, in quotes or not, to the message.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+	line, _, _ = strings.Cut(line, `\n`)
+	return strings.Trim(line, `"`)
 }

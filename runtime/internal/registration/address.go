@@ -27,41 +27,51 @@ type hostPort struct {
 	port    int
 }
 
-// PublishedAddr is the address that a server which listens on listen is registered under. The first source that is set
-// wins, and what it leaves open comes from listen: fixed (SetFixedAddress), at (ServerOptionsAt), advertise
-// (WithAdvertiseAddr), the environment variables, listen. A host that means "every interface" becomes a real one.
-func PublishedAddr(fixed net.Addr, at, advertise string, listen net.Addr) (network, addr string, err error) {
+// Publishing says which address a server is registered under. The first source that is set wins, and what it leaves open comes from
+// the listener: Fixed (SetFixedAddress), At (ServerOptionsAt), Advertise (WithAdvertiseAddr), the environment variables.
+type Publishing struct {
+	Fixed     net.Addr
+	At        string
+	Advertise string
+	Subnet    netip.Prefix // of the host's addresses, where the server listens on all; the zero value is none
+	Endpoints []string     // of etcd: the address from which etcd is reached is the one that others reach, most often
+}
+
+// Addr returns the address of a server that listens on listen. A host that means "every interface" becomes a real one; follows
+// then says that this may be another one later.
+func (p Publishing) Addr(listen net.Addr) (network, addr string, follows bool, err error) {
 	var chosen hostPort
 	switch {
-	case fixed != nil:
-		chosen, err = hostPortOf(fixed)
-	case at != "":
-		chosen.host, chosen.port, err = record.ParseAddr(at)
-	case advertise != "":
-		chosen.host, chosen.port, err = record.ParseAddr(advertise)
+	case p.Fixed != nil:
+		chosen, err = hostPortOf(p.Fixed)
+	case p.At != "":
+		chosen.host, chosen.port, err = record.ParseAddr(p.At)
+	case p.Advertise != "":
+		chosen.host, chosen.port, err = record.ParseAddr(p.Advertise)
 	default:
 		chosen, err = environmentAddr()
 	}
 	if err != nil {
-		return "", "", err
+		return "", "", false, err
 	}
 	bound, err := hostPortOf(listen)
 	if chosen.host == "" || chosen.port == 0 {
 		if err != nil {
-			return "", "", err
+			return "", "", false, err
 		}
 		chosen.host, chosen.port = cmp.Or(chosen.host, bound.host), cmp.Or(chosen.port, bound.port)
 	}
 	chosen.network = cmp.Or(chosen.network, bound.network, "tcp")
 	if ip, err := netip.ParseAddr(chosen.host); err == nil && ip.IsUnspecified() {
-		if chosen.host, err = localHost(ip.Is4()); err != nil {
-			return "", "", err
+		follows = true
+		if chosen.host, err = p.localHost(ip.Is4()); err != nil {
+			return "", "", false, err
 		}
 	}
 	if !record.PlainHost(chosen.host) {
-		return "", "", fmt.Errorf("host %q is malformed", chosen.host)
+		return "", "", false, fmt.Errorf("host %q is malformed", chosen.host)
 	}
-	return chosen.network, net.JoinHostPort(chosen.host, strconv.Itoa(chosen.port)), nil
+	return chosen.network, net.JoinHostPort(chosen.host, strconv.Itoa(chosen.port)), follows, nil
 }
 
 // hostPortOf reads a TCP address.
@@ -99,38 +109,4 @@ func environmentAddr() (e hostPort, err error) {
 		}
 	}
 	return e, nil
-}
-
-// localHost is this machine's first address that others can reach: IPv4 before IPv6, which only4 excludes.
-func localHost(only4 bool) (string, error) {
-	interfaces, err := net.Interfaces()
-	if err != nil {
-		return "", fmt.Errorf("find this machine's address: %w", err)
-	}
-	var v6 string
-	for _, i := range interfaces {
-		if i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 {
-			continue
-		}
-		addrs, err := i.Addrs()
-		if err != nil {
-			continue // it went away in between
-		}
-		for _, a := range addrs {
-			prefix, err := netip.ParsePrefix(a.String())
-			if err != nil || !prefix.Addr().IsGlobalUnicast() {
-				continue
-			}
-			if prefix.Addr().Is4() {
-				return prefix.Addr().String(), nil
-			}
-			if v6 == "" {
-				v6 = prefix.Addr().String()
-			}
-		}
-	}
-	if v6 == "" || only4 {
-		return "", errors.New("the server listens on every interface, and this machine has no address that others can reach; publish one with WithAdvertiseAddr or ServerOptionsAt")
-	}
-	return v6, nil
 }

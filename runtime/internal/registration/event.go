@@ -12,6 +12,10 @@ const (
 	Restored
 	RepairFailed
 	Deregistered
+	Refused
+	Drained
+	Undrained
+	InvalidMark
 )
 
 // Event tells of one record, or of all when Key is empty.

@@ -48,17 +48,18 @@ func (r *Registrar) leaseLost(cause error) {
 	for e := range r.removing {
 		r.removed(e, false)
 	}
+	clear(r.marks.changed) // what is restored is written as it is wanted
 	if len(r.regs) == 0 {
 		return
 	}
-	klog.Warnf("etcd: the lease of the registrations at %s is gone; they are restored: %v", r.link.Target(), cause)
+	klog.Warnf("etcd: the lease of the registrations at %s is gone: %v; restoring them", r.link.Target(), cause)
 	r.cfg.Notify(Event{Type: LeaseLost, Err: cause})
 	for _, reg := range r.regs {
 		if _, ok := r.pending[reg]; ok {
 			continue
 		}
 		for _, e := range reg.entries {
-			if !e.taken { // those wait for a check: the process that took over comes first
+			if !e.isTaken() && !e.marked.mark.Drain { // those wait for a check: the process that took over comes first
 				r.lost[e] = struct{}{}
 			}
 		}
@@ -101,6 +102,9 @@ func (r *Registrar) applyAnswer(a answer) {
 	if a.id != r.keeper.id {
 		return // from the keeper before
 	}
+	if a.refusal != nil {
+		r.cfg.Notify(Event{Type: Refused, Err: a.refusal})
+	}
 	first := r.silent && !a.silent
 	r.silent = a.silent
 	if a.id != 0 && a.id == r.lease && a.ttl <= 0 && !a.silent {
@@ -119,7 +123,9 @@ func (r *Registrar) applyAnswer(a answer) {
 type answer struct {
 	id     clientv3.LeaseID
 	ttl    int64 // seconds; 0: there is no such lease
-	silent bool  // there was no answer; said once for each silence
+	silent bool  // there was no answer, or a refusal; said once for each silence
+
+	refusal error // etcd's; nil when it said nothing
 }
 
 // keeper asks etcd to keep a lease alive, on a goroutine and one long stream: every new stream would authenticate anew.
@@ -176,8 +182,14 @@ func (s *leaseStream) run(ctx context.Context) {
 		}
 		if !s.silent {
 			s.silent = true
-			klog.Warnf("etcd: no answer from %s, registrations cannot be kept alive, trying on: %v", s.link.Target(), err)
-			s.tell(ctx, answer{id: s.id, silent: true})
+			err := s.link.Explain(err)
+			if link.Refused(err) {
+				klog.Warnf("%v; still trying", link.Failed(err, "renew the lease of the registrations at "+s.link.Target()))
+				s.tell(ctx, answer{id: s.id, silent: true, refusal: err})
+			} else {
+				klog.Warnf("etcd: no answer from %s, the registrations cannot be kept alive: %v; still trying", s.link.Target(), err)
+				s.tell(ctx, answer{id: s.id, silent: true})
+			}
 		}
 		s.pause(ctx, err)
 	}

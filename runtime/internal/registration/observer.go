@@ -18,12 +18,17 @@ var (
 	errLeaseGone  = errors.New("etcd says that the lease does not exist")
 	errDeleted    = errors.New("the key was deleted")
 	errUnlisted   = errors.New("the key is not among those of the lease")
+	errEdited     = errors.New("the record was written without a lease, by hand it seems")
 	errWatchEnded = errors.New("the watch ended")
 )
 
 // observe asks for the lease and the keys under it. It is the belt to the watches' braces.
 func (r *Registrar) observe() {
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
+	for _, reg := range r.regs {
+		r.followAddress(reg)
+	}
+	r.askDenied()
 	cli := r.link.Current()
 	if cli == nil || r.silent {
 		return // the first answer brings the check forward
@@ -51,10 +56,10 @@ func (r *Registrar) observe() {
 			continue
 		}
 		for _, e := range reg.entries {
-			if _, ok := attached[e.Key]; ok {
+			if _, ok := attached[e.Key]; r.heldBack(e, ok) || ok {
 				continue
 			}
-			if e.taken {
+			if e.takenBy != 0 {
 				r.lost[e] = struct{}{} // stands again if the other's record is gone
 				r.retryAt = time.Time{}
 			} else {
@@ -64,6 +69,58 @@ func (r *Registrar) observe() {
 	}
 }
 
+// followAddress moves a registration whose host has another address now: the new records are written, then the old ones removed.
+func (r *Registrar) followAddress(reg *registration) {
+	if _, pending := r.pending[reg]; pending || reg.current == nil {
+		return
+	}
+	records, err := reg.current()
+	if err != nil {
+		return // the host is without a network for now
+	}
+	entries := entriesOf(records)
+	if sameKeys(reg.entries, entries) {
+		return
+	}
+	for _, e := range entries {
+		if r.entries[e.Key] != nil {
+			return // another server of this process is registered there
+		}
+	}
+	klog.Warnf("etcd: this host's address changed: %s is registered as %s", reg.entries[0].Key, entries[0].Key)
+	reg.moved = &registration{entries: reg.entries}
+	for _, e := range reg.moved.entries {
+		e.reg = reg.moved
+		delete(r.lost, e)
+	}
+	reg.entries = entries
+	for _, e := range entries {
+		e.reg = reg
+		r.entries[e.Key] = e
+		r.marks.unread[e] = struct{}{}
+	}
+	r.pending[reg] = struct{}{}
+	r.retryAt = time.Time{}
+}
+
+// dropMoved begins the removal of the records at a registration's former address.
+func (r *Registrar) dropMoved(reg *registration) {
+	old := reg.moved
+	if reg.moved = nil; old == nil {
+		return
+	}
+	for _, e := range old.entries {
+		if e.isTaken() || !e.sent {
+			r.forget(e)
+			continue
+		}
+		r.unmark(e)
+		r.removing[e] = struct{}{}
+		old.left++
+	}
+	r.retryAt = time.Time{}
+}
+
 // lose notes that a record is gone although its server runs.
 func (r *Registrar) lose(e *entry, cause error) {
 	if _, ok := r.lost[e]; ok {
@@ -71,8 +128,20 @@ func (r *Registrar) lose(e *entry, cause error) {
 	}
 	r.lost[e] = struct{}{}
 	r.retryAt = time.Time{}
-	klog.Warnf("etcd: the registration %s is gone; it is restored: %v", e.Key, cause)
+	klog.Warnf("etcd: the registration %s is gone: %v; restoring it", e.Key, cause)
 	r.event(RecordLost, e, cause)
+}
+
+// lives says whether etcd knows that a lease has not ended.
+func (r *Registrar) lives(id clientv3.LeaseID) bool {
+	cli := r.link.Current()
+	if cli == nil {
+		return false
+	}
+	ctx, cancel := r.rpcContext(r.link.Closing())
+	defer cancel()
+	resp, err := cli.TimeToLive(ctx, id)
+	return err == nil && resp.TTL > 0
 }
 
 // removeLeftover removes a record of ours that nobody wants: a write whose answer was lost arrived after its removal.
@@ -86,7 +155,8 @@ func (r *Registrar) removeLeftover(key string) {
 // recordNews is what a watch saw.
 type recordNews struct {
 	events    []*clientv3.Event
-	compacted bool // some events were missed
+	compacted bool   // some events were missed
+	marksOf   string // the service whose marks they are; empty: they are records
 }
 
 // watch is what tells of changes to the records of one service: the key alone as long as it is one, so that a process
@@ -143,6 +213,7 @@ func (r *Registrar) restartWatches(rev int64) {
 			r.watch(e)
 		}
 	}
+	r.rereadMarks()
 	r.observeAt = time.Now()
 }
 
@@ -161,6 +232,10 @@ func (r *Registrar) unwatch(e *entry) {
 
 // applyNews takes what a watch saw.
 func (r *Registrar) applyNews(n recordNews) {
+	if n.marksOf != "" {
+		r.applyMarkNews(n)
+		return
+	}
 	if n.compacted {
 		r.observeAt = time.Now()
 	}
@@ -179,15 +254,25 @@ func (r *Registrar) applyNews(n recordNews) {
 		if _, ok := r.pending[e.reg]; ok {
 			continue // about to be written anyway
 		}
+		if r.heldBack(e, !deleted && r.ours(ev.Kv)) {
+			continue
+		}
 		switch {
-		case deleted && e.taken:
-			// The process that took over may be about to repair it. A check finds out.
-			if at := time.Now().Add(link.Jitter(reclaimDelay)); at.Before(r.observeAt) {
+		case deleted && e.takenBy != 0:
+			// The process that took over gave the address up, or is about to repair its record. A check finds out.
+			delay := reclaimDelay
+			if r.lives(e.takenBy) {
+				delay = repairDelay
+			}
+			if at := time.Now().Add(link.Jitter(delay)); at.Before(r.observeAt) {
 				r.observeAt = at
 			}
 		case deleted:
 			r.lose(e, errDeleted)
-		case !r.ours(ev.Kv):
+		case r.ours(ev.Kv):
+		case edited(ev.Kv):
+			r.lose(e, errEdited)
+		default:
 			r.take(e, ev.Kv)
 		}
 	}
@@ -199,27 +284,36 @@ type recordWatch struct {
 	retryDelay time.Duration // after a refusal
 	key        string
 	opts       []clientv3.OpOption
-	next       int64 // the revision to watch from
+	next       int64  // the revision to watch from
+	marksOf    string // the service whose marks are watched; empty: records are
 	news       chan<- recordNews
 }
 
 // run watches until ctx ends, across interruptions.
 func (w *recordWatch) run(ctx context.Context) {
-	failing := false
+	failing, refusals := false, 0
 	for ctx.Err() == nil {
+		watchCtx, stream := w.link.WatchContext(ctx)
 		cli, err := w.link.Get(ctx)
 		if err == nil {
-			err = w.watch(ctx, cli)
+			err = w.watch(watchCtx, cli)
 		}
 		if ctx.Err() != nil {
 			return
 		}
+		if w.link.RefusedWatch(err, stream) {
+			if refusals++; refusals == 1 {
+				continue // a stream's token is as old as the stream: the next one has a new one
+			}
+		} else {
+			refusals = 0
+		}
 		delay := reopenDelay
-		if link.Permanent(err) {
+		if link.Permanent(err) || link.Refused(err) || refusals > 2 {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
-				klog.Warnf("etcd: %s cannot be watched, its loss is noticed late: %v", w.key, err)
+				klog.Warnf("%v; what happens to it is noticed late", link.Failed(w.link.Explain(err), "watch "+w.key))
 			}
 		}
 		link.Sleep(ctx, link.Jitter(delay))
@@ -227,7 +321,7 @@ func (w *recordWatch) run(ctx context.Context) {
 }
 
 func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
-	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for resp := range cli.Watch(ctx, w.key, append(w.opts, clientv3.WithRev(w.next))...) {
 		if err := resp.Err(); err != nil {
@@ -246,6 +340,7 @@ func (w *recordWatch) watch(ctx context.Context, cli *clientv3.Client) error {
 }
 
 func (w *recordWatch) send(ctx context.Context, n recordNews) {
+	n.marksOf = w.marksOf
 	select {
 	case w.news <- n:
 	case <-ctx.Done():

@@ -19,7 +19,7 @@
 //	pending ────────> standing ──────────────────────────> lost ──write if missing──> standing
 //	   │                │   another process wrote it           │ another process wrote it
 //	   │                └─────────────> taken <────────────────┘   taken ──missing at a check──> lost
-//	   │ Deregister, from any of them
+//	   │ Deregister, from any of them; what operators' marks add is in marks.go
 //	   └──> removing ──delete if ours──> draining ──> gone
 //
 // A lease is not lost because nobody answers: its keeper asks until etcd says whether it lives. Nothing is written
@@ -53,8 +53,10 @@ const (
 	callRetryDelay = 200 * time.Millisecond
 	// recheckDelay is how long after a reconnection the records are checked.
 	recheckDelay = 500 * time.Millisecond
-	// reclaimDelay is how long a process that took over a key has to put its record back when that is gone.
+	// reclaimDelay is how long a process that took over a key has to put its record back when its lease is gone, repairDelay when
+	// its lease lives: then the record was deleted, by it or by somebody else.
 	reclaimDelay = 5 * time.Second
+	repairDelay  = 300 * time.Millisecond
 	// shutdownTimeout bounds the removal of the records by Close.
 	shutdownTimeout = 2 * time.Second
 )
@@ -104,6 +106,7 @@ type Registrar struct {
 	draining map[*registration]struct{}
 	waiting  map[*registration]struct{} // somebody waits for call
 	watches  map[string]*watch          // by service
+	marks    marks                      // of operators
 
 	retryAt   time.Time // not before this is etcd tried again
 	lastErr   error     // of the last reconcile; nil when it succeeded
@@ -132,19 +135,23 @@ func New(cfg Config) *Registrar {
 		draining: make(map[*registration]struct{}),
 		waiting:  make(map[*registration]struct{}),
 		watches:  make(map[string]*watch),
+		marks:    newMarks(),
 	}
 }
 
 // Register puts the records of the server that info identifies into etcd, all or none, and keeps them there until
 // Deregister or Close. It returns within 3 s, with an error when etcd did not take them; with background it returns nil when
 // etcd has not answered within 500 ms, and the work goes on.
-func (r *Registrar) Register(info *registry.Info, records []Record, background bool) error {
+//
+// current returns the records as they would be now, for a server whose address is one of the host's, which may change; nil where
+// the address is given.
+func (r *Registrar) Register(info *registry.Info, records []Record, current func() ([]Record, error), background bool) error {
 	c := newCall(registerTimeout)
 	if background {
 		c = newCall(backgroundTimeout)
 		c.background = true
 	}
-	if err := r.post(&request{call: c, info: info, records: entriesOf(records)}); err != nil {
+	if err := r.post(&request{call: c, info: info, records: entriesOf(records), current: current}); err != nil {
 		return err
 	}
 	select {
@@ -174,6 +181,10 @@ func (r *Registrar) post(req *request) error {
 		return link.ErrClosed
 	}
 	if !r.started {
+		if req.update != nil {
+			req.call.settle(req.update.notRegistered())
+			return nil
+		}
 		if req.remove {
 			req.call.settle(nil) // nothing was ever registered
 			return nil
@@ -226,6 +237,7 @@ func (r *Registrar) run(running context.Context) {
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()
 		}
+		r.settleUpdates()
 		r.finishDrained(r.link.Closing())
 		if r.observing() && !time.Now().Before(r.observeAt) {
 			r.observe()
@@ -236,7 +248,9 @@ func (r *Registrar) run(running context.Context) {
 }
 
 // dirty says whether etcd differs from what is wanted.
-func (r *Registrar) dirty() bool { return len(r.pending)+len(r.lost)+len(r.removing) > 0 }
+func (r *Registrar) dirty() bool {
+	return len(r.pending)+len(r.lost)+len(r.removing) > 0 || r.marks.dirty()
+}
 
 // observing says whether there is something to check.
 func (r *Registrar) observing() bool { return len(r.entries) > 0 }
@@ -270,9 +284,12 @@ func (r *Registrar) takeRequests() {
 	r.inbox = nil
 	r.mu.Unlock()
 	for _, req := range inbox {
-		if req.remove {
+		switch {
+		case req.update != nil:
+			r.update(req)
+		case req.remove:
 			r.deregister(req)
-		} else {
+		default:
 			r.register(req)
 		}
 	}
@@ -317,10 +334,13 @@ func (r *Registrar) shutdown(running context.Context) error {
 	for _, w := range r.watches {
 		w.stop()
 	}
+	for _, w := range r.marks.watches {
+		w.stop()
+	}
 	if len(r.removing) == 0 {
 		return nil
 	}
-	err = fmt.Errorf("etcd: close: %d records could not be removed at %s and end with their lease, in %v at most: %w", len(r.removing), r.link.Target(), r.ttl, err)
+	err = link.Failed(r.link.Explain(err), fmt.Sprintf("close: %d records could not be removed at %s and end with their lease, in %v at most", len(r.removing), r.link.Target(), r.ttl))
 	for e := range r.removing {
 		r.event(Deregistered, e, err)
 		if e.reg != nil {

@@ -8,6 +8,9 @@ import (
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/registry"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 )
 
 // registration is what one Register asked for.
@@ -15,11 +18,29 @@ type registration struct {
 	info    *registry.Info
 	listen  string // info.Addr when it was registered
 	entries []*entry
-	call    *call // who waits for the current step; nil when nobody does
+	current func() ([]Record, error) // what entries would be now; nil where that does not change
+	moved   *registration            // the records at a former address, to be removed when entries are written; nil: none
+	call    *call                    // who waits for the current step; nil when nobody does
 
 	left     int       // entries that are still to be removed
 	deleted  bool      // one of them was there
 	drainEnd time.Time // when clients have seen the removal
+}
+
+// describe names a registration for errors: its first key, how many more there are, and their size.
+func (reg *registration) describe() string {
+	size := 0
+	for _, e := range reg.entries {
+		size += len(e.Value)
+	}
+	more := ""
+	if n := len(reg.entries); n > 1 {
+		more = fmt.Sprintf(" and %d more", n-1)
+	}
+	if size > 100<<10 {
+		more += fmt.Sprintf(", %d kB in all", size>>10)
+	}
+	return reg.entries[0].Key + more
 }
 
 // Record is what etcd is to hold for one service of a server.
@@ -30,11 +51,13 @@ type Record struct {
 // entry is one record and what became of it.
 type entry struct {
 	Record
-	reg     *registration // nil for a leftover, to be removed
-	sent    bool          // a write was sent: it may stand even if no answer came
-	rev     int64         // revision of our last write
-	taken   bool          // another process's record stands at the key
-	watched bool          // counted in its service's watch
+	reg     *registration    // nil for a leftover, to be removed
+	sent    bool             // a write was sent: it may stand even if no answer came
+	put     bool             // it was written, although the rest of its registration may not be
+	rev     int64            // revision of our last write
+	takenBy clientv3.LeaseID // of the other process whose record stands at the key; 0: none
+	watched bool             // counted in its service's watch
+	marked  marked           // what an operator wants of it
 }
 
 func entriesOf(records []Record) []*entry {
@@ -45,12 +68,14 @@ func entriesOf(records []Record) []*entry {
 	return entries
 }
 
-// request is a Register, or a Deregister when remove is set.
+// request is a Register, a Deregister when remove is set, or an Update when update is.
 type request struct {
 	call    *call
 	info    *registry.Info
 	records []*entry
+	current func() ([]Record, error)
 	remove  bool
+	update  *updateRequest
 }
 
 // call is somebody who waits for the outcome of a request.
@@ -93,7 +118,7 @@ func (r *Registrar) register(req *request) {
 		reg = &registration{info: req.info}
 	}
 	reg.call.settle(errors.New("etcd: a later Register of the same server overtook this one"))
-	reg.call, reg.listen = req.call, addrString(req.info)
+	reg.call, reg.listen, reg.current = req.call, addrString(req.info), req.current
 	for _, e := range req.records {
 		if old := r.entries[e.Key]; old != nil {
 			r.forget(old) // a removal that is overtaken, or the same record anew
@@ -101,6 +126,7 @@ func (r *Registrar) register(req *request) {
 		}
 		e.reg = reg
 		r.entries[e.Key] = e
+		r.marks.unread[e] = struct{}{}
 	}
 	reg.entries = req.records
 	r.regs[req.info] = reg
@@ -138,13 +164,15 @@ func (r *Registrar) equalRegistration(req *request) *registration {
 
 // withdraw begins the removal of a registration, for c to wait for; c may be nil.
 func (r *Registrar) withdraw(reg *registration, c *call) {
+	r.dropMoved(reg)
 	delete(r.regs, reg.info)
 	delete(r.pending, reg)
 	delete(r.waiting, reg)
 	reg.call.settle(errors.New("etcd: deregistered before it was registered"))
 	reg.call = c
 	for _, e := range reg.entries {
-		if e.taken || !e.sent {
+		r.withdrawMarked(e)
+		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}
@@ -168,6 +196,7 @@ func (r *Registrar) forget(e *entry) {
 	}
 	delete(r.lost, e)
 	r.unwatch(e)
+	r.unmark(e)
 	if _, ok := r.removing[e]; ok {
 		delete(r.removing, e)
 		if e.reg != nil {
@@ -223,13 +252,13 @@ func (r *Registrar) expireCalls() {
 			continue
 		}
 		if wanted {
-			r.fail(reg, fmt.Errorf("etcd: register %s: no success at %s within %v; check that etcd is up and the endpoints are right, or start without it by WithBackgroundRegister: %w",
-				reg.entries[0].Key, r.link.Target(), registerTimeout, cause))
+			r.fail(reg, link.Failed(r.link.Explain(cause), fmt.Sprintf("register %s at %s, without success for %v", reg.describe(), r.link.Target(), registerTimeout),
+				"WithBackgroundRegister starts without etcd"))
 			continue
 		}
 		delete(r.waiting, reg)
-		err := fmt.Errorf("etcd: deregister %s: no success at %s within %v; the record ends with its lease, in %v at most: %w",
-			reg.entries[0].Key, r.link.Target(), deregisterTimeout, r.ttl, cause)
+		err := link.Failed(r.link.Explain(cause), fmt.Sprintf("deregister %s at %s, without success for %v; the record ends with its lease, in %v at most",
+			reg.entries[0].Key, r.link.Target(), deregisterTimeout, r.ttl))
 		klog.Warnf("%v", err)
 		for _, e := range reg.entries {
 			if _, ok := r.removing[e]; ok {

@@ -43,7 +43,7 @@ func (r *Registrar) countFailure(err error) (delay time.Duration) {
 	retry := r.cfg.Retry
 	r.failures++
 	if r.failures == 1 {
-		klog.Warnf("etcd: the registrations at %s are not in order, trying on: %v", r.link.Target(), err)
+		klog.Warnf("etcd: the registrations at %s cannot be put right yet: %v; still trying", r.link.Target(), err)
 	}
 	if retry.MaxAttemptTimes == 0 || r.failures < retry.MaxAttemptTimes {
 		return retry.RetryDelay
@@ -68,13 +68,19 @@ func (r *Registrar) round(ctx context.Context) error {
 	if refusal != nil && !link.Permanent(refusal) {
 		return refusal
 	}
+	if err := r.readMarks(ctx, cli); err != nil {
+		return err
+	}
 	err = r.put(ctx, cli)
 	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
 		r.leaseLost(err)
 		err = r.put(ctx, cli)
 	}
-	if err == nil {
-		err = refusal
+	if err == nil || link.Permanent(err) {
+		err = cmp.Or(err, r.putMarked(ctx, cli))
+	}
+	if err == nil || !link.Unanswered(err) {
+		err = cmp.Or(err, refusal)
 	}
 	return err
 }
@@ -129,10 +135,10 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 		}
 		refusal = err
 		for _, reg := range batch {
-			resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(reg.entries), nil))
+			rev, err := r.putWhole(ctx, cli, reg)
 			switch {
 			case err == nil:
-				r.written(reg, resp.Header.Revision)
+				r.written(reg, rev)
 			case !link.Permanent(err):
 				return err
 			default:
@@ -144,15 +150,41 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 	return refusal
 }
 
-// nextPending takes registrations for one transaction.
+// putWhole writes one registration, in as many transactions as its size asks for. When one is refused the caller withdraws all
+// of it.
+func (r *Registrar) putWhole(ctx context.Context, cli *clientv3.Client, reg *registration) (rev int64, err error) {
+	parts := batches(wantedOf(reg.entries))
+	if len(parts) == 0 { // all of it is drained; the revision is needed all the same
+		parts = [][]*entry{nil}
+	}
+	for _, batch := range parts {
+		resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(batch), nil))
+		if err != nil {
+			return 0, err
+		}
+		rev = resp.Header.Revision
+		for _, e := range batch {
+			e.put = true
+		}
+	}
+	return rev, nil
+}
+
+// nextPending takes registrations for one transaction. One that is too large for any is returned alone, to be refused and
+// then written in parts.
 func (r *Registrar) nextPending() (batch []*registration, ops []clientv3.Op) {
+	bytes := 0
 	for reg := range r.pending {
-		if len(ops)+len(reg.entries) > MaxTxnOps {
+		size := 0
+		for _, e := range reg.entries {
+			size += e.bytes()
+		}
+		if len(batch) > 0 && (len(ops)+len(reg.entries) > MaxTxnOps || bytes+size > maxTxnBytes) {
 			continue
 		}
 		batch = append(batch, reg)
-		ops = append(ops, r.puts(reg.entries)...)
-		if len(ops) == MaxTxnOps {
+		ops = append(ops, r.puts(wantedOf(reg.entries))...)
+		if bytes += size; len(ops) == MaxTxnOps || bytes >= maxTxnBytes {
 			break
 		}
 	}
@@ -164,12 +196,16 @@ func (r *Registrar) written(reg *registration, rev int64) {
 	delete(r.pending, reg)
 	delete(r.waiting, reg)
 	for _, e := range reg.entries {
-		e.rev, e.taken = rev, false
+		if r.held(e, rev) {
+			continue
+		}
+		e.rev, e.takenBy = rev, 0
 		r.watch(e)
 		r.event(Registered, e, nil)
 		klog.Infof("etcd: registered %s", e.Key)
 	}
 	reg.call.settle(nil)
+	r.dropMoved(reg)
 }
 
 // failPending ends the Registers that wait when err will not go away by itself.
@@ -184,9 +220,9 @@ func (r *Registrar) failPending(err error) {
 
 func (r *Registrar) failRefused(reg *registration, err error) {
 	for _, e := range reg.entries {
-		e.sent = e.rev != 0
+		e.sent = e.rev != 0 || e.put
 	}
-	r.fail(reg, fmt.Errorf("etcd: register %s: etcd at %s refused: %w", reg.entries[0].Key, r.link.Target(), err))
+	r.fail(reg, link.Failed(r.link.Explain(err), fmt.Sprintf("register %s at %s", reg.describe(), r.link.Target())))
 }
 
 // putLost writes records anew that are missing, and leaves alone what another process wrote.
@@ -206,7 +242,7 @@ func (r *Registrar) putLost(ctx context.Context, cli *clientv3.Client) error {
 // inBatches calls write for as many of set at a time as fit into one transaction. When etcd refuses a batch, each record
 // is tried alone, so that no server suffers for another. It stops early, with nil, when there are new requests.
 func (r *Registrar) inBatches(set map[*entry]struct{}, write func([]*entry) error) (refusal error) {
-	for batch := range slices.Chunk(slices.Collect(maps.Keys(set)), MaxTxnOps) {
+	for _, batch := range batches(slices.Collect(maps.Keys(set))) {
 		err := write(batch)
 		if link.Permanent(err) && len(batch) > 1 {
 			for i := range batch {

@@ -14,14 +14,37 @@ import (
 // MaxTxnOps is the most that etcd takes in one transaction by default (--max-txn-ops).
 const MaxTxnOps = 128
 
+// maxTxnBytes is how much a transaction of several records writes at most. etcd takes 1.5 MiB by default
+// (--max-request-bytes), the etcd client sends 2 MiB.
+const maxTxnBytes = 1 << 20
+
 // errContended is a record that others wrote between our reading and our writing it, twice.
 var errContended = errors.New("etcd: the record keeps being changed by others")
+
+// bytes is about what e adds to a request.
+func (e *entry) bytes() int { return len(e.Key) + len(e.Value) + 64 }
+
+// batches divides records into those that fit into one transaction. A record that is too large for that goes alone.
+func batches(entries []*entry) (all [][]*entry) {
+	begin, size := 0, 0
+	for i, e := range entries {
+		if i > begin && (i-begin == MaxTxnOps || size+e.bytes() > maxTxnBytes) {
+			all = append(all, entries[begin:i])
+			begin, size = i, 0
+		}
+		size += e.bytes()
+	}
+	if begin < len(entries) {
+		all = append(all, entries[begin:])
+	}
+	return all
+}
 
 func (r *Registrar) puts(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
 	for i, e := range entries {
 		e.sent = true
-		ops[i] = clientv3.OpPut(e.Key, e.Value, clientv3.WithLease(r.lease))
+		ops[i] = clientv3.OpPut(e.Key, e.wanted(), clientv3.WithLease(r.lease))
 	}
 	return ops
 }
@@ -46,10 +69,13 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 			case kv == nil:
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", 0))
 			case clientv3.LeaseID(kv.Lease) == r.lease:
-				e.rev, e.taken = kv.ModRevision, false
+				e.rev, e.takenBy = kv.ModRevision, 0
 				delete(r.lost, e)
+				if string(kv.Value) != e.wanted() {
+					r.change(e)
+				}
 				continue
-			case r.ours(kv):
+			case r.ours(kv), edited(kv):
 				cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.Key), "=", kv.ModRevision))
 			default:
 				r.take(e, kv)
@@ -68,10 +94,10 @@ func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*
 		}
 	}
 	for _, e := range batch {
-		e.rev, e.taken = resp.Header.Revision, false
+		e.rev, e.takenBy = resp.Header.Revision, 0
 		delete(r.lost, e)
 		r.watch(e)
-		r.event(Restored, e, nil)
+		r.event(e.back(), e, nil)
 	}
 	return len(batch), nil
 }
@@ -94,7 +120,7 @@ func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*e
 		cmps = cmps[:0]
 		for i, e := range batch {
 			kv := looked(resp, i)
-			if kv == nil || !r.ours(kv) {
+			if kv == nil || !r.ours(kv) && !edited(kv) {
 				r.removed(e, false)
 				continue
 			}
@@ -119,6 +145,10 @@ func (r *Registrar) delete(ctx context.Context, cli *clientv3.Client, batch []*e
 
 // removed notes that a record is gone; deleted says whether we deleted it.
 func (r *Registrar) removed(e *entry, deleted bool) {
+	if _, out := r.marks.out[e]; out {
+		r.tookOut(e)
+		return
+	}
 	if e.rev != 0 { // else nobody was told that it stood
 		e.reg.deleted = e.reg.deleted || deleted
 		r.event(Deregistered, e, nil)
@@ -133,14 +163,17 @@ func (r *Registrar) ours(kv *mvccpb.KeyValue) bool {
 	return ok
 }
 
+// edited says whether a record at an address of ours has no lease: somebody changed it by hand. Every server's has one.
+func edited(kv *mvccpb.KeyValue) bool { return kv.Lease == 0 }
+
 // take notes that another process's record stands at e's key. The newer server wins: it is left alone.
 func (r *Registrar) take(e *entry, kv *mvccpb.KeyValue) {
 	delete(r.lost, e)
 	e.rev = kv.ModRevision
-	if e.taken {
+	known := e.takenBy != 0
+	if e.takenBy = clientv3.LeaseID(kv.Lease); known {
 		return
 	}
-	e.taken = true
 	klog.Warnf("etcd: another process registered %s; it is left alone until that record is gone", e.Key)
 	r.event(TakenOver, e, nil)
 }

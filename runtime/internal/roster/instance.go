@@ -23,6 +23,9 @@ func NewInstance(key string, r record.Record) *Instance {
 	return &Instance{key: key, addr: utils.NewNetAddr(r.Network, r.Address), weight: int(r.Weight), tags: r.Tags}
 }
 
+// Key returns the record's key in etcd.
+func (i *Instance) Key() string { return i.key }
+
 func (i *Instance) Address() net.Addr { return i.addr }
 func (i *Instance) Weight() int       { return i.weight }
 func (i *Instance) Tag(key string) (value string, exist bool) {

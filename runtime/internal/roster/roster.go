@@ -49,6 +49,7 @@ type holding struct {
 	inst     *Instance // nil for a value that is not an instance
 	lease    int64
 	revision int64 // the key's mod revision
+	seeded   bool  // not heard from etcd; see Seed
 }
 
 // loss is an instance that etcd no longer holds although nobody is known to have deleted it.
@@ -125,7 +126,7 @@ func (r *Roster) put(kv *mvccpb.KeyValue, rebuilt bool) error {
 	}
 	r.touch(key)
 	before, known := r.held[key]
-	last, sameServer := before.inst, rebuilt || before.lease == h.lease
+	last, sameServer := before.inst, rebuilt || before.lease == h.lease || before.seeded
 	if l := r.lost[key]; l != nil {
 		last, sameServer = l.inst, true // it comes back
 		delete(r.lost, key)

@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+)
+
+const (
+	// followTimeout is how long a server has to follow its mark.
+	followTimeout = 3 * time.Second
+	// followPause is between two looks whether it has.
+	followPause = 10 * time.Millisecond
+)
+
+// marking is the flags of the commands that write marks.
+type marking struct {
+	force  bool
+	while  time.Duration
+	reason string
+}
+
+func (p *program) markCommand(cmd *cobra.Command, m *marking) *cobra.Command {
+	p.outputFlag(cmd)
+	cmd.Flags().DurationVar(&m.while, "for", 0, "how long, such as 30m, in whole seconds; without it, until it is undone")
+	cmd.Flags().StringVar(&m.reason, "reason", "", "why, for the server's log and other operators")
+	cmd.ValidArgsFunction = p.completeServer
+	return cmd
+}
+
+func (p *program) drainCommand() *cobra.Command {
+	var m marking
+	cmd := p.markCommand(&cobra.Command{
+		Use:   "drain SERVICE ADDRESS…",
+		Short: "No client calls the servers any more; they run on",
+		Long: `Takes servers out of service: each removes its record from etcd, so that all clients, those of other libraries included, stop to call
+it within milliseconds. It runs on, finishes the calls that it has, and stays drained when it is restarted, until undrain or the end of --for.`,
+		Example: "  kitex-etcd drain Hello 10.0.0.7:8888 --for 30m --reason 'heap dump'",
+		Args:    cobra.MinimumNArgs(2),
+		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
+			return p.each(args, func(service, addr string) error {
+				o := operation{p, conn, service, addr}
+				return o.write(cmd.Context(), m, "drained", func(mark *etcd.Mark) { mark.Drain = true })
+			})
+		}),
+	}, &m)
+	cmd.Flags().BoolVar(&m.force, "force", false, "drain the last instance of a service too")
+	return cmd
+}
+
+func (p *program) undrainCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "undrain SERVICE ADDRESS…",
+		Short:   "Clients call the servers again",
+		Long:    "Takes the drain of servers back, and waits until they are registered again. A weight that a mark gives stays.",
+		Example: "  kitex-etcd undrain Hello 10.0.0.7:8888",
+		Args:    cobra.MinimumNArgs(2),
+		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
+			return p.each(args, func(service, addr string) error {
+				o := operation{p, conn, service, addr}
+				return o.undo(cmd.Context(), "in service", func(mark *etcd.Mark) { mark.Drain = false })
+			})
+		}),
+		ValidArgsFunction: p.completeServer,
+	}
+	p.outputFlag(cmd)
+	return cmd
+}
+
+func (p *program) weightCommand() *cobra.Command {
+	var m marking
+	return p.markCommand(&cobra.Command{
+		Use:   "weight SERVICE ADDRESS WEIGHT",
+		Short: "Another weight than the one that the server registered with",
+		Long: `Gives a server another weight, from 1 on, or with "default" the one that it registered with. Its share of the calls is its weight
+among those of all instances. It is so for all clients, and after a restart, until it is undone or the end of --for.`,
+		Example: `  kitex-etcd weight Hello 10.0.0.7:8888 1
+  kitex-etcd weight Hello 10.0.0.7:8888 default`,
+		Args: cobra.ExactArgs(3),
+		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
+			o := operation{p, conn, args[0], args[1]}
+			if args[2] == "default" {
+				return o.undo(cmd.Context(), "as registered", func(mark *etcd.Mark) { mark.Weight = 0 })
+			}
+			weight, err := strconv.ParseInt(args[2], 10, 32)
+			if err != nil || weight < 1 {
+				return fmt.Errorf("weight %q: it has to be a whole number from 1 on, or default; to take the server out, drain it", args[2])
+			}
+			return o.write(cmd.Context(), m, "weight "+args[2], func(mark *etcd.Mark) { mark.Weight = int(weight) })
+		}),
+	}, &m)
+}
+
+// each calls f for every address; what fails does not keep the others from it.
+func (p *program) each(args []string, f func(service, addr string) error) error {
+	var all error
+	for _, addr := range args[1:] {
+		all = errors.Join(all, f(args[0], addr))
+	}
+	return all
+}
+
+// operation is what an operator does to one server.
+type operation struct {
+	*program
+	conn          *etcd.Conn
+	service, addr string
+}
+
+func (o operation) name() string { return printable(o.service) + " " + printable(o.addr) }
+
+// look reads the server's record and mark, nil and the zero value where there is none.
+func (o operation) look(ctx context.Context) (record *etcd.Record, mark etcd.PlacedMark, others int, err error) {
+	records, _, err := o.conn.Records(ctx, o.service)
+	if err != nil {
+		return nil, mark, 0, err
+	}
+	marks, err := o.conn.Marks(ctx, o.service)
+	if err != nil {
+		return nil, mark, 0, err
+	}
+	drained := make(map[string]bool)
+	for _, m := range marks {
+		drained[m.Address] = m.Err == nil && m.Drain
+		if m.Address == o.addr {
+			mark = m
+		}
+	}
+	for i, r := range records {
+		switch addr := addressOf(r); {
+		case addr == o.addr:
+			record = &records[i]
+		case r.Err == nil && !drained[addr]:
+			others++
+		}
+	}
+	if record != nil || mark.Key != "" {
+		return record, mark, others, nil
+	}
+	c := &catalog{records: records}
+	if len(records)+len(marks) == 0 {
+		return nil, mark, 0, fmt.Errorf("no server of %s is registered%s", printable(o.service), suggest(o.service, serviceNames(ctx, o.conn)))
+	}
+	return nil, mark, 0, fmt.Errorf("no server of %s is registered at %s%s", printable(o.service), printable(o.addr), suggest(o.addr, c.addresses()))
+}
+
+// write changes the mark and waits until the server has followed it.
+func (o operation) write(ctx context.Context, m marking, done string, change func(*etcd.Mark)) error {
+	if m.while < 0 || m.while > 0 && m.while < time.Second {
+		return fmt.Errorf("--for %v: it has to be a second or more", m.while)
+	}
+	record, was, others, err := o.look(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := was.Mark
+	change(&wanted)
+	wanted.Reason = m.reason
+	if wanted.Drain && !was.Drain && others == 0 && !m.force {
+		return fmt.Errorf("%s is the last instance of the service: clients would have none to call; --force drains it nevertheless", o.name())
+	}
+	if record != nil && record.Lease == clientv3.NoLease {
+		return fmt.Errorf("%s has no lease, so no server keeps it: it was written by hand, or by another program; etcdctl del %s removes it", o.name(), record.Key)
+	}
+	placed, before, err := o.conn.SetMark(ctx, o.service, o.addr, wanted, m.while)
+	if err != nil {
+		return err
+	}
+	if before.Key != "" {
+		o.say("%s had a mark already, which is replaced: %s", o.name(), markText(before))
+	}
+	err = o.await(ctx, placed.Revision, func(kv *mvccpb.KeyValue) bool {
+		if wanted.Drain {
+			return kv == nil
+		}
+		return kv != nil && o.conn.ParseRecord(kv).Weight == wanted.Weight
+	})
+	switch {
+	case errors.Is(err, errNotFollowed):
+		return o.takeBack(ctx, placed, before)
+	case err != nil:
+		return err
+	}
+	return o.done(done, wanted, m.while)
+}
+
+var errNotFollowed = errors.New("the server did not follow")
+
+// await looks until the server's record is as wanted. rev is that of the operator's own mark, 0 when it is gone.
+func (o operation) await(ctx context.Context, rev int64, ok func(*mvccpb.KeyValue) bool) error {
+	mark := o.conn.MarkPrefix(o.service) + o.addr
+	key := o.connection.prefix + "/" + o.service + "/" + o.addr
+	ctx, cancel := context.WithTimeout(ctx, followTimeout)
+	defer cancel()
+	for {
+		resp, err := o.conn.Client().Txn(ctx).Then(clientv3.OpGet(key), clientv3.OpGet(mark)).Commit()
+		if ctx.Err() != nil {
+			return errNotFollowed
+		}
+		if err != nil {
+			return fmt.Errorf("etcd: look at %s: %w", o.name(), err)
+		}
+		if kvs := resp.Responses[1].GetResponseRange().Kvs; len(kvs) > 0 && kvs[0].ModRevision != rev {
+			return fmt.Errorf("another operator changed the mark of %s meanwhile, and that holds: %s", o.name(), markText(o.conn.ParseMark(kvs[0])))
+		} else if len(kvs) == 0 && rev != 0 {
+			return fmt.Errorf("another operator took the mark of %s away meanwhile, or its time is over", o.name())
+		}
+		var kv *mvccpb.KeyValue
+		if kvs := resp.Responses[0].GetResponseRange().Kvs; len(kvs) > 0 {
+			kv = kvs[0]
+		}
+		if ok(kv) {
+			return nil
+		}
+		select {
+		case <-time.After(followPause):
+		case <-ctx.Done():
+			return errNotFollowed
+		}
+	}
+}
+
+// takeBack undoes a mark that was not followed, unless somebody else has changed it.
+func (o operation) takeBack(ctx context.Context, placed, before etcd.PlacedMark) error {
+	ctx = context.WithoutCancel(ctx) // it may be the operator's interrupt that ended the waiting
+	var err error
+	if before.Key != "" && before.Err == nil && before.Lease == clientv3.NoLease {
+		_, _, err = o.conn.SetMark(ctx, o.service, o.addr, before.Mark, 0)
+	} else {
+		_, err = o.conn.ClearMark(ctx, o.service, o.addr, placed.Revision)
+	}
+	undone := "the mark was taken back"
+	if err != nil {
+		undone = fmt.Sprintf("the mark could not be taken back either (%v)", err)
+	}
+	return fmt.Errorf("%s did not follow within %v, and %s. Servers follow marks from kitex-etcd v0.2.0 on, if their role may read below %s and they reach etcd; "+
+		"those of registry-etcd and of other libraries do not", o.name(), followTimeout, undone, o.conn.MarkPrefix(o.service))
+}
+
+// undo takes a part of the mark away, or all of it when nothing else is wanted, and waits until the server is registered so.
+func (o operation) undo(ctx context.Context, done string, change func(*etcd.Mark)) error {
+	_, was, _, err := o.look(ctx)
+	if err != nil {
+		return err
+	}
+	wanted := was.Mark
+	change(&wanted)
+	if was.Key == "" || was.Err == nil && wanted == was.Mark {
+		o.say("%s had no such mark", o.name())
+		return o.done(done, wanted, 0)
+	}
+	var rev int64
+	if wanted.Drain || wanted.Weight != 0 {
+		placed, _, err := o.conn.SetMark(ctx, o.service, o.addr, wanted, 0)
+		if err != nil {
+			return err
+		}
+		rev = placed.Revision
+	} else if _, err := o.conn.ClearMark(ctx, o.service, o.addr, 0); err != nil {
+		return err
+	}
+	if wanted.Drain {
+		return o.done(done, wanted, 0)
+	}
+	registered := false
+	err = o.await(ctx, rev, func(kv *mvccpb.KeyValue) bool {
+		registered = kv != nil
+		return registered && (was.Drain || was.Err != nil || o.conn.ParseRecord(kv).Weight != was.Weight)
+	})
+	if errors.Is(err, errNotFollowed) && registered {
+		o.say("%s has weight %d still: it registered with that, or does not follow marks", o.name(), was.Weight)
+		err = nil
+	}
+	if errors.Is(err, errNotFollowed) {
+		return fmt.Errorf("the mark of %s is taken away, but the server was not registered within %v: it is stopped, or does not reach etcd", o.name(), followTimeout)
+	}
+	if err != nil {
+		return err
+	}
+	return o.done(done, wanted, 0)
+}
+
+// outcome is what is printed of an operation.
+type outcome struct {
+	Service string `json:"service" yaml:"service"`
+	Address string `json:"address" yaml:"address"`
+	Drain   bool   `json:"drain" yaml:"drain"`
+	Weight  int    `json:"weight,omitempty" yaml:"weight,omitempty"` // that the mark gives
+	Reason  string `json:"reason,omitempty" yaml:"reason,omitempty"`
+	For     string `json:"for,omitempty" yaml:"for,omitempty"`
+}
+
+func (o operation) done(what string, mark etcd.Mark, while time.Duration) error {
+	out := outcome{o.service, o.addr, mark.Drain, mark.Weight, mark.Reason, ""}
+	if while > 0 {
+		out.For = duration(while)
+	}
+	if !o.tabular() {
+		return o.object(out)
+	}
+	if out.For != "" {
+		what += " for " + out.For
+	}
+	_, err := fmt.Fprintf(o.stdout, "%s %s\n", o.name(), what)
+	return err
+}

@@ -1,0 +1,5 @@
+namespace go api
+
+service Foo_Windows {
+    void Nothing()
+}

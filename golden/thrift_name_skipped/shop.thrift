@@ -1,0 +1,9 @@
+namespace go api
+
+service Vendor {
+    void Nothing()
+}
+
+service TestData {
+    void Nothing()
+}

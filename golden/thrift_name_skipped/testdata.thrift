@@ -1,0 +1,5 @@
+namespace go testdata
+
+service Hello {
+    void Nothing()
+}

@@ -1,0 +1,173 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
+)
+
+// Mark is what an operator wants of one server, which follows it while it runs: see [Conn.SetMark]. The zero value wants
+// nothing.
+type Mark struct {
+	Drain  bool   // its record is taken out of etcd, so that no client calls it; it serves on
+	Weight int    // its record has this weight in place of the one it registered with; 0 means no other
+	Reason string // for people: it is in the server's log and event
+}
+
+// PlacedMark is a Mark in etcd, whoever wrote it.
+type PlacedMark struct {
+	Mark
+	Key      string
+	Service  string
+	Address  string           // host:port of the server
+	Lease    clientv3.LeaseID // at whose end the mark ends; 0 means when somebody deletes it
+	Revision int64            // of etcd, at which it was last written
+	Err      error            // why servers ignore it; nil when they do not
+}
+
+// ParseMark returns what servers make of a key below [Conn.MarkPrefix] and its value, for programs that watch etcd themselves, with Client.
+func (c *Conn) ParseMark(kv *mvccpb.KeyValue) PlacedMark {
+	m := PlacedMark{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision}
+	if c == nil {
+		m.Err = errNilConn
+		return m
+	}
+	mark, err := record.DecodeMark(kv.Value)
+	var keyErr error
+	if m.Service, m.Address, keyErr = record.SplitMarkKey(c.cfg.Prefix, m.Key); keyErr != nil {
+		err = keyErr
+	}
+	m.Mark, m.Err = Mark(mark), err
+	return m
+}
+
+// MarkPrefix is what the keys of all marks begin with, or of one service when service is not empty. A nil Conn has none.
+func (c *Conn) MarkPrefix(service string) string {
+	switch {
+	case c == nil:
+		return ""
+	case service == "":
+		return record.MarkPrefix(c.cfg.Prefix)
+	}
+	return record.ServiceMarkPrefix(c.cfg.Prefix, service)
+}
+
+// Marks reads the marks of all services, or of one when service is not empty, sorted by key, those included that servers
+// ignore. It is for tools: every call asks etcd, for 5 s at most.
+func (c *Conn) Marks(ctx context.Context, service string) ([]PlacedMark, error) {
+	if c == nil {
+		return nil, errNilConn
+	}
+	if service != "" {
+		if err := record.CheckService(service); err != nil {
+			return nil, err
+		}
+	}
+	var marks []PlacedMark
+	err := c.askAbout(ctx, "read the marks below "+c.MarkPrefix(service), func(ctx context.Context, cli *clientv3.Client) error {
+		resp, err := cli.Get(ctx, c.MarkPrefix(service), clientv3.WithPrefix())
+		if err != nil {
+			return err
+		}
+		for _, kv := range resp.Kvs {
+			marks = append(marks, c.ParseMark(kv))
+		}
+		return nil
+	})
+	return marks, err
+}
+
+// SetMark writes a mark for the server of service at addr, host:port, in place of one that is there, which it returns with its Key, or else
+// with an empty one. The mark ends after a while when that is not 0, and else when somebody takes it away. SetMark does not wait for the
+// server, and does not know whether there is one. It is for tools; the server itself changes its weight with [Conn.Update].
+func (c *Conn) SetMark(ctx context.Context, service, addr string, mark Mark, while time.Duration) (placed, before PlacedMark, err error) {
+	value, err := c.checkMark(service, addr, mark)
+	if err != nil {
+		return placed, before, err
+	}
+	key := record.MarkKey(c.cfg.Prefix, service, addr)
+	err = c.askAbout(ctx, "write the mark "+key, func(ctx context.Context, cli *clientv3.Client) error {
+		lease := clientv3.NoLease
+		if while > 0 {
+			granted, err := cli.Grant(ctx, int64((while+time.Second-1)/time.Second))
+			if err != nil {
+				return err
+			}
+			lease = granted.ID
+		}
+		resp, err := cli.Put(ctx, key, value, clientv3.WithLease(lease), clientv3.WithPrevKV())
+		if err != nil {
+			if lease != clientv3.NoLease {
+				_, _ = cli.Revoke(ctx, lease) // it ends by itself otherwise
+			}
+			return err
+		}
+		placed = c.ParseMark(&mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), ModRevision: resp.Header.Revision, Lease: int64(lease)})
+		if resp.PrevKv != nil {
+			before = c.ParseMark(resp.PrevKv)
+		}
+		return nil
+	})
+	return placed, before, err
+}
+
+// ClearMark takes the mark of the server of service at addr away: the server is registered again as it wants to be. It says whether
+// there was one. With a revision other than 0 it does so only when the mark was not written since.
+func (c *Conn) ClearMark(ctx context.Context, service, addr string, revision int64) (cleared bool, err error) {
+	if _, err := c.checkMark(service, addr, Mark{}); err != nil {
+		return false, err
+	}
+	key := record.MarkKey(c.cfg.Prefix, service, addr)
+	err = c.askAbout(ctx, "delete the mark "+key, func(ctx context.Context, cli *clientv3.Client) error {
+		as := clientv3.Compare(clientv3.CreateRevision(key), ">", 0)
+		if revision != 0 {
+			as = clientv3.Compare(clientv3.ModRevision(key), "=", revision)
+		}
+		resp, err := cli.Txn(ctx).If(as).Then(clientv3.OpDelete(key)).Commit()
+		if err == nil {
+			cleared = resp.Succeeded
+		}
+		return err
+	})
+	return cleared, err
+}
+
+// checkMark returns the value of a mark that can be written.
+func (c *Conn) checkMark(service, addr string, mark Mark) (value string, err error) {
+	if c == nil {
+		return "", errNilConn
+	}
+	if err := record.CheckService(service); err != nil {
+		return "", err
+	}
+	if _, _, err := record.SplitHostPort(addr); err != nil {
+		return "", fmt.Errorf("etcd: the mark of a server at %q: %w", addr, err)
+	}
+	if value, err = record.EncodeMark(record.Mark(mark)); err != nil {
+		return "", fmt.Errorf("etcd: the mark of %s: %w", addr, err)
+	}
+	return value, nil
+}
+
+// askAbout has ask done with the etcd client, for inventoryTimeout at most. what is said in its error.
+func (c *Conn) askAbout(ctx context.Context, what string, ask func(context.Context, *clientv3.Client) error) error {
+	ctx, cancel := context.WithTimeout(ctx, inventoryTimeout)
+	defer cancel()
+	defer context.AfterFunc(c.link.Closing(), cancel)()
+	cli, err := c.link.Get(ctx)
+	if err == nil {
+		err = c.link.Explain(ask(ctx, cli))
+	}
+	switch {
+	case c.link.Closing().Err() != nil:
+		return ErrClosed
+	case err != nil:
+		return fmt.Errorf("etcd: cannot %s at %s: %w", what, c.link.Target(), err)
+	}
+	return nil
+}
