@@ -385,3 +385,23 @@ func TestEjectionLateFailures(t *testing.T) {
 		t.Errorf("ejected although it is not listed: %+v", s)
 	}
 }
+
+// TestEjectionClose closes a Conn while instances are ejected and probed. Its goroutines end, which TestMain checks, and its
+// clients call on, all instances.
+func TestEjectionClose(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 5)
+	l := startLoad(t, conn, longPool(), client.WithConnectTimeout(200*time.Millisecond), client.WithRPCTimeout(400*time.Millisecond))
+	l.called(t, addrsOfMoody(servers)...)
+	servers[0].way.Drop(t)
+	servers[1].way.Shut()
+	events.wait(t, etcd.EventEjected, 2)
+	began := time.Now()
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("closed after %v", time.Since(began))
+	servers[0].way.Forward()
+	servers[1].way.Open(t)
+	l.called(t, addrsOfMoody(servers)...)
+}

@@ -320,3 +320,24 @@ func TestEjectionGeneric(t *testing.T) {
 		return events.count(etcd.EventEjected) == 1
 	})
 }
+
+// TestBackupRequestsGoElsewhere: the second request of a call that takes long goes to another instance, although its balancer
+// knows one alone for its key.
+func TestBackupRequestsGoElsewhere(t *testing.T) {
+	t.Parallel()
+	servers, conn, _ := moodyServers(t, 3)
+	hash := loadbalance.NewConsistentHashOption(func(context.Context, any) string { return "key" })
+	cli := newHello(t, conn, longPool(), client.WithLoadBalancer(loadbalance.NewConsistBalancer(hash)),
+		client.WithConnectTimeout(time.Second), client.WithRPCTimeout(10*time.Second), client.WithBackupRequest(retry.NewBackupPolicy(20)))
+	first := echo(t, cli)
+	for _, s := range servers {
+		if s.addr == first {
+			release := make(chan struct{})
+			defer close(release)
+			s.set(func(string) error { <-release; return nil })
+		}
+	}
+	if second := echo(t, cli); second == first {
+		t.Errorf("%s answered, which does not answer", second)
+	}
+}
