@@ -1,5 +1,5 @@
 # Names for what one does here. What CI runs, and how, stands in .ci/run alone.
-.PHONY: help check lint generate test bench
+.PHONY: help check lint generate test bench dist
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\): ## /make \1\t/p' Makefile | expand -t 16
@@ -18,3 +18,6 @@ test: ## the tests of every module, with the race detector; KITEX_ETCD_LONG=1 ad
 
 bench: ## measure side by side with other libraries and write bench/REPORT.md; ARGS='-quick -only resolve' does less
 	cd bench && go run . $(ARGS)
+
+dist: ## archives of kitex-etcd for other systems, in dist/; VERSION=v0.2.0 names them, git describe does without it
+	.ci/run dist

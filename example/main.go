@@ -1,5 +1,5 @@
 // Example is a show of what servers and clients in etcd do. What to copy is in the folders beside it: plain, multi,
-// streaming, chain.
+// streaming, chain, lanes.
 //
 //	go run ./example [-etcd host:port,...]
 //

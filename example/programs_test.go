@@ -22,6 +22,8 @@ import (
 
 	"github.com/kitex-contrib/kitex-etcd/example/chain/kitex_gen/shop/checkout"
 	"github.com/kitex-contrib/kitex-etcd/example/chain/kitex_gen/shop/prices"
+	"github.com/kitex-contrib/kitex-etcd/example/lanes/kitex_gen/lanes/back"
+	"github.com/kitex-contrib/kitex-etcd/example/lanes/kitex_gen/lanes/front"
 	"github.com/kitex-contrib/kitex-etcd/example/plain/kitex_gen/api/hello"
 	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb"
 	"github.com/kitex-contrib/kitex-etcd/example/streaming/kitex_gen/pb/ticker"
@@ -317,4 +319,41 @@ func TestChain(t *testing.T) {
 	}
 	second.stop()
 	s.await(checkout.CheckoutServiceName, 0)
+}
+
+func TestLanes(t *testing.T) {
+	s := newStage(t)
+	base := s.start("lanes/back")
+	front1 := s.start("lanes/front")
+	s.await(back.BackServiceName, 1)
+	s.await(front.FrontServiceName, 1)
+	client := func(lane string) string {
+		t.Helper()
+		lines := s.start("lanes/client", "-lane", lane).wait()
+		if len(lines) != 1 {
+			t.Fatalf("the client printed %q", lines)
+		}
+		return lines[0]
+	}
+	if got := client("blue"); got != "front of base, back of base" {
+		t.Errorf("a lane without servers: %s", got)
+	}
+	blue := s.run(base.name, "-lane", "blue")
+	s.await(back.BackServiceName, 2)
+	if got := client("blue"); got != "front of base, back of blue" {
+		t.Errorf("a lane of one: %s", got)
+	}
+	if got := client(""); got != "front of base, back of base" {
+		t.Errorf("the base: %s", got)
+	}
+	s.run(front1.name, "-lane", "blue")
+	s.await(front.FrontServiceName, 2)
+	if got := client("blue"); got != "front of blue, back of blue" {
+		t.Errorf("a lane of both: %s", got)
+	}
+	blue.stop()
+	s.await(back.BackServiceName, 1)
+	if got := client("blue"); got != "front of blue, back of base" {
+		t.Errorf("a lane whose back has left: %s", got)
+	}
 }

@@ -126,7 +126,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/bytedance/gopkg/cloud/metainfo"
 	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
 	"github.com/cloudwego/kitex/server"
@@ -149,6 +151,8 @@ var (
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive
 	_ = log.Print
+	_ = metainfo.WithValue
+	_ *registry.Info
 	_ = os.ReadFile
 	_ = strings.TrimSpace
 	_ = time.Second
@@ -205,12 +209,15 @@ func TestCommandLines(t *testing.T) {
 		}
 		return string(out)
 	}
-	helps := map[string]string{"-gen": help("kitex-etcd-gen", "-h"), " instances": help("kitex-etcd", "instances", "-h")}
+	helps := map[string]string{"go tool kitex-etcd-gen": help("kitex-etcd-gen", "-h")}
+	for _, command := range []string{"services", "instances", "watch", "drain", "undrain", "weight"} {
+		helps["kitex-etcd "+command] = help("kitex-etcd", command, "--help")
+	}
 	makefile := read(t, "../Makefile")
 	for _, file := range documents(t, readme, contribute) {
 		text := read(t, file)
-		for _, m := range regexp.MustCompile("go tool kitex-etcd(-gen| instances)([^`#\n]*)").FindAllStringSubmatch(text, -1) {
-			for _, flag := range regexp.MustCompile(` -[\w-]+`).FindAllString(m[2], -1) {
+		for _, m := range regexp.MustCompile("(go tool kitex-etcd-gen|kitex-etcd (?:services|instances|watch|drain|undrain|weight))([^`#\n]*)").FindAllStringSubmatch(text, -1) {
+			for _, flag := range regexp.MustCompile(` --?[\w-]+`).FindAllString(m[2], -1) {
 				if !regexp.MustCompile(`[ ,]` + flag + `\b`).MatchString(helps[m[1]]) {
 					t.Errorf("%s: %s: -h does not list%s", file, m[0], flag)
 				}

@@ -30,12 +30,16 @@ type Record struct {
 	Lease    clientv3.LeaseID // under which it stands; 0 means until somebody deletes it
 	Revision int64            // of etcd, at which it was last written
 	Created  int64            // of etcd, at which it was first written since it was last absent
+	Since    time.Time        // when its server was granted the lease, by that process's clock; zero where other programs chose the lease
 }
 
 // ParseRecord returns what clients of this Conn make of a key and its value, for programs that watch etcd themselves,
 // with Client. What is no instance has Err set.
 func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
 	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision, Created: kv.CreateRevision}
+	if since, ok := record.LeaseGranted(kv.Lease, time.Now()); ok {
+		r.Since = since
+	}
 	if c == nil {
 		r.Err = errNilConn
 		return r

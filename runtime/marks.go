@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
@@ -167,7 +168,7 @@ func (c *Conn) askAbout(ctx context.Context, what string, ask func(context.Conte
 	case c.link.Closing().Err() != nil:
 		return ErrClosed
 	case err != nil:
-		return fmt.Errorf("etcd: cannot %s at %s: %w", what, c.link.Target(), err)
+		return link.Failed(err, what+" at "+c.link.Target())
 	}
 	return nil
 }

@@ -96,6 +96,8 @@ func golden(t *testing.T, name, got string) {
 	t.Helper()
 	for pattern, with := range map[string]string{
 		`("?lease"?: ?"?)[0-9a-f]{10,16}\b`:                 "${1}ID",
+		`(since"?: ?"?)[^",\n]+`:                            "${1}TIME",
+		`of 1h( +)\d+s `:                                    "of 1h${1}0s ",
 		`(granted"?: ?)\d+`:                                 "${1}N",
 		`(ttl"?: ?)\d+`:                                     "${1}N",
 		`(59m\d+s|1h) of 1h`:                                "NN of 1h",

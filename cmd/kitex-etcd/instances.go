@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +19,10 @@ func (p *program) instancesCommand() *cobra.Command {
 
 LEASE is how long the record stays if its server is not heard of any more. A server renews it every third: what is marked with !
 belongs to one that is late, dead or cut off. none stays until somebody deletes it. drained is a server that an operator's
-mark keeps out of etcd; whether it still runs, etcd does not know.`,
+mark keeps out of etcd; whether it still runs, etcd does not know. gone has a mark, which does not drain it, and is not registered.
+
+AGE is how long ago the server's process was granted its lease: since it started to register, or since it lost a lease. It is not known
+of servers of other libraries.`,
 		Example: `  kitex-etcd instances 'Order*' -l zone=a
   kitex-etcd instances Hello -o json | jq -r .address`,
 		RunE: p.withConn(p.instances),
@@ -74,13 +78,14 @@ const widestLease = "9s of 10s !"
 
 // instanceTable prints each row as soon as etcd told about its lease.
 func (p *program) instanceTable(c *catalog, away []etcd.PlacedMark, leases *leases) error {
-	titles := []string{"SERVICE", "ADDRESS", "WEIGHT", "LEASE"}
+	titles := []string{"SERVICE", "ADDRESS", "WEIGHT", "LEASE", "AGE"}
+	now := time.Now()
 	if p.output == "wide" {
 		titles = append(titles, "NETWORK", "REVISION", "MARK")
 	}
 	t := newTable(p.stdout, p.output == "table", append(titles, "TAGS")...)
 	row := func(r etcd.Record, lease string) []string {
-		cells := []string{printable(r.Service), printable(r.Address), strconv.Itoa(r.Weight), lease}
+		cells := []string{printable(r.Service), printable(r.Address), strconv.Itoa(r.Weight), lease, age(r.Since, now)}
 		if p.output == "wide" {
 			cells = append(cells, r.Network, strconv.FormatInt(r.Revision, 10), cmp.Or(markText(c.mark(r)), "-"))
 		}
@@ -91,7 +96,7 @@ func (p *program) instanceTable(c *catalog, away []etcd.PlacedMark, leases *leas
 		if m.Err != nil || !m.Drain {
 			state = "gone"
 		}
-		cells := []string{printable(m.Service), printable(m.Address), "-", state}
+		cells := []string{printable(m.Service), printable(m.Address), "-", state, "-"}
 		if p.output == "wide" {
 			return append(cells, "-", strconv.FormatInt(m.Revision, 10), markText(m), "-")
 		}

@@ -16,7 +16,7 @@
 //
 // The output (-o) is a table; wide, which is a table of more columns that is not cut to the terminal; json, an object on each line; or
 // yaml, a list. Their names are service, network, address, weight, tags and key; lease, in hexadecimal as etcdctl shows it, and
-// ttl and granted, seconds that it has left and had at first, unless the key stays until somebody deletes it; revision and created,
+// ttl and granted, seconds that it has left and had at first, unless the key stays until somebody deletes it; since, when that was granted, of servers of this library; revision and created,
 // etcd's revisions of the last and the first write; drain, mark (a weight) and reason, what an operator wants, and bad_mark, why the server ignores that; error, in place of the
 // instance, where clients ignore the key. watch has event (present, added, changed, removed, marked, unmarked) and time besides.
 //

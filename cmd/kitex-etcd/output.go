@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -60,6 +61,7 @@ type instance struct {
 	Lease    string            `json:"lease,omitempty" yaml:"lease,omitempty"`
 	TTL      *int64            `json:"ttl,omitempty" yaml:"ttl,omitempty"` // 0 is a lease that has just ended
 	Granted  int64             `json:"granted,omitempty" yaml:"granted,omitempty"`
+	Since    string            `json:"since,omitempty" yaml:"since,omitempty"` // when it was granted
 	Revision int64             `json:"revision,omitempty" yaml:"revision,omitempty"`
 	Created  int64             `json:"created,omitempty" yaml:"created,omitempty"`
 	Drain    bool              `json:"drain,omitempty" yaml:"drain,omitempty"`
@@ -72,6 +74,9 @@ type instance struct {
 
 func newInstance(r etcd.Record) instance {
 	i := instance{Service: r.Service, Key: r.Key, Lease: leaseName(r.Lease), Revision: r.Revision, Created: r.Created}
+	if !r.Since.IsZero() {
+		i.Since = r.Since.UTC().Format(time.RFC3339)
+	}
 	if r.Err != nil {
 		i.Error = r.Err.Error()
 	} else {

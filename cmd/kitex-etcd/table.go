@@ -128,6 +128,23 @@ func sentence(s string) string {
 	return s
 }
 
+// age prints how long ago that was, roughly: 45s, 12m, 3h, 5d.
+func age(since, now time.Time) string {
+	if since.IsZero() {
+		return "-"
+	}
+	switch d := max(now.Sub(since), 0); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}
+
 // duration prints d in whole seconds and without parts that are 0: 90s is 1m30s, 3600s is 1h.
 func duration(d time.Duration) string {
 	s := d.Round(time.Second).String()

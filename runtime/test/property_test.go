@@ -61,7 +61,7 @@ func newMischief(t *testing.T, seed uint64) *mischief {
 
 func (m *mischief) run(steps int) {
 	brief := withTiming(func(t *discovery.Timing) {
-		t.RPC, t.Probe = 500*time.Millisecond, 200*time.Millisecond
+		t.RPC = 500 * time.Millisecond
 		t.Check, t.Recheck = 300*time.Millisecond, 100*time.Millisecond
 		t.Idle = 500 * time.Millisecond // the watch comes and goes as well
 	})

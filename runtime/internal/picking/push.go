@@ -23,6 +23,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/cloudwego/kitex/client"
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
@@ -39,6 +40,7 @@ type pushBalancer struct {
 	resolver *Resolver
 	monitor  *monitor
 	standard loadbalance.Loadbalancer // of the clients that chose none
+	newID    func() string            // names a client's balancer
 
 	factory *lbcache.BalancerFactory // Kitex's cache in front of it
 	prefix  string                   // of the CacheKeys that Kitex makes of target descriptions
@@ -68,15 +70,14 @@ func newPushBalancer(r *Resolver, m *monitor, cache lbcache.Options) *pushBalanc
 type settledResolver struct{ *Resolver }
 
 func (r settledResolver) Resolve(ctx context.Context, desc string) (kitex.Result, error) {
-	res, err := r.Resolver.Resolve(ctx, desc)
+	s, list, err := r.list(ctx, desc)
 	if err != nil {
-		return res, err
+		return kitex.Result{}, err
 	}
-	name, _ := splitTarget(desc)
-	if settled, ok := r.dir.Known(name).Settled(); ok {
-		res.Instances = settled
+	if settled, ok := s.Settled(); ok {
+		list = settled
 	}
-	return res, nil
+	return kitex.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
 }
 
 // Settle has Kitex's cache take over what has settled, as its ticker does, and run its hooks.
@@ -100,6 +101,26 @@ func (p *pushBalancer) adopt(id string, lb loadbalance.Loadbalancer) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.own[id] = lb
+}
+
+// route puts r in front of the balancer of a client that is wired already, and not yet used.
+func (p *pushBalancer) route(o *client.Options, r Route) {
+	_, id := splitTarget(o.Svr.Tags[balancerTag])
+	if id == "" {
+		id = p.newID()
+		p.adopt(id, routed(nil, r))
+		tellApart(o, p, id)
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.own[id] = routed(p.own[id], r)
+}
+
+// tellApart has the target's description of a client name its balancer, which is let go of with the client.
+func tellApart(o *client.Options, p *pushBalancer, id string) {
+	o.Svr.Tags[balancerTag] = joinTarget(o.Svr.ServiceName, id)
+	o.CloseCallbacks = append(o.CloseCallbacks, func() error { p.release(id); return nil })
 }
 
 // release lets go of the balancer of a client that was closed.

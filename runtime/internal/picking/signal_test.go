@@ -129,8 +129,10 @@ func kinds() map[string]kind {
 			client: func(t *testing.T, addr string, opts []client.Option) func(context.Context) error {
 				var streamOpts []streamclient.Option
 				for _, o := range opts {
+					//lint:ignore SA1019 deprecated for users: the options here are tested with streams
 					streamOpts = append(streamOpts, streamclient.ConvertOptionFrom(o))
 				}
+				//lint:ignore SA1019 the stream client has no other option for it
 				cli, err := chatservice.NewStreamClient("Chat", append(streamOpts, streamclient.WithHostPorts(addr))...)
 				if err != nil {
 					t.Fatal(err)

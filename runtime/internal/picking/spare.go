@@ -3,6 +3,7 @@ package picking
 import (
 	"cmp"
 	"context"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,7 +80,29 @@ func (k *pickerKey) other(ctx context.Context, req any, avoid addrList) kitex.In
 			return cmp.Or(good, poor2)
 		}
 	}
+	if poor == nil {
+		poor = k.failover(ctx, latest, avoid)
+	}
 	return poor
+}
+
+// consistent is the name of Kitex's consistent hash.
+const consistent = "consist"
+
+// failover is the instance for an attempt whose key leads to one that is to be avoided, while no second picker can be built: any of those
+// that the call may go to will do. It is for Kitex's consistent hash alone. Other balancers were asked again, and a user's own may
+// have its reasons.
+func (k *pickerKey) failover(ctx context.Context, latest []kitex.Instance, avoid addrList) kitex.Instance {
+	excluded := k.ejector.tracker.Excluded()
+	list := without(latest, func(addr string) bool { return avoid.has(addr) || excluded.Has(addr) })
+	inner := k.inner
+	if rt, ok := inner.(*router); ok {
+		inner, list = rt.inner, rt.members(ctx, list)
+	}
+	if inner.Name() != consistent || len(list) == 0 {
+		return nil
+	}
+	return list[rand.IntN(len(list))]
 }
 
 // choose has a picker of the balancer pick until there is an instance that is neither to be avoided nor excluded. poor is one
@@ -117,11 +140,10 @@ func (k *pickerKey) spareList(latest []kitex.Instance, avoid addrList) []kitex.I
 	if l := k.spare.list.Load(); l.fits(latest, avoid, excluded) {
 		return l.list
 	}
-	k.spare.mu.Lock()
-	defer k.spare.mu.Unlock()
-	if l := k.spare.list.Load(); l.fits(latest, avoid, excluded) {
-		return l.list
+	if !k.spare.mu.TryLock() {
+		return nil
 	}
+	defer k.spare.mu.Unlock()
 	began := time.Now()
 	if began.Before(k.spare.next) {
 		return nil

@@ -23,8 +23,31 @@ func (r *slowRing) Rebalance(ch kitex.Change) {
 }
 func (r *slowRing) Delete(ch kitex.Change) { r.Loadbalancer.(loadbalance.Rebalancer).Delete(ch) }
 
-// TestSparesDoNotMultiplyLoad: the second picker is built once for all attempts that it can serve, and, for nine times as long as that
-// took, for no other.
+// Name is not that of Kitex's consistent hash, for which any other instance will do.
+func (*slowRing) Name() string { return "slow ring" }
+
+// TestFailoverOfAConsistentHash: while no second picker can be built, any other instance that the call may go to is picked.
+func TestFailoverOfAConsistentHash(t *testing.T) {
+	w, _ := syncedWiring(t, 5)
+	for name, lb := range map[string]loadbalance.Loadbalancer{"alone": byKey(), "in a lane": routed(byKey(), Route{Lane: &Lane{"lane", laneOf}})} {
+		p, key := testPusher(w, lb)
+		k, err := p.key(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx := context.Background()
+		first, _ := k.choose(ctx, nil, kitex.Result{Cacheable: true, CacheKey: key, Instances: k.service.Latest()}, 1, "")
+		k.spare.mu.Lock() // it is being built
+		other := k.other(ctx, nil, addrList(first.Address().String()+" "))
+		k.spare.mu.Unlock()
+		if other == nil || other == first {
+			t.Errorf("%s: instead of %v: %v", name, first, other)
+		}
+	}
+}
+
+// TestSparesDoNotMultiplyLoad: while the second picker is built, and for nine times as long afterwards, no attempt builds another, and
+// none waits.
 func TestSparesDoNotMultiplyLoad(t *testing.T) {
 	w, _ := syncedWiring(t, 5)
 	r := &slowRing{byKey(), make(chan struct{}, 10), make(chan struct{}, 10)}
@@ -39,29 +62,31 @@ func TestSparesDoNotMultiplyLoad(t *testing.T) {
 	first, _ := k.choose(ctx, nil, kitex.Result{Cacheable: true, CacheKey: key, Instances: k.service.Latest()}, 1, "")
 	avoid := addrList(first.Address().String())
 
-	got := make(chan kitex.Instance, 10)
-	for range cap(got) {
-		go func() { got <- k.other(ctx, nil, avoid) }()
-	}
+	got := make(chan kitex.Instance, 1)
+	go func() { got <- k.other(ctx, nil, avoid) }()
 	<-r.building
-	time.Sleep(20 * time.Millisecond) // what the build takes, at least
+	if inst := k.other(ctx, nil, avoid); inst != nil {
+		t.Errorf("%v was picked while the only other picker was being built", inst.Address())
+	}
+	time.Sleep(20 * time.Millisecond) // what the build takes
 	r.build <- struct{}{}
 	second := <-got
 	if second == nil || second == first {
 		t.Fatalf("instead of %v: %v", first.Address(), second)
 	}
-	for range cap(got) - 1 {
-		if inst := <-got; inst != second {
-			t.Errorf("another attempt at the same time: %v, want %v", inst, second.Address())
-		}
+	if inst := k.other(ctx, nil, avoid); inst != second {
+		t.Errorf("the same attempt again: %v, want %v", inst, second.Address())
+	}
+	if k.spare.next.IsZero() {
+		t.Error("another may be built at once")
+	}
+	k.spare.next = k.spare.next.Add(time.Hour) // however slow this machine is
+	if inst := k.other(ctx, nil, avoid+addrList(" "+second.Address().String())); inst != nil {
+		t.Errorf("another picker was built at once, for %v", inst.Address())
 	}
 	k.ejector.tracker.EjectForTesting(first.Address().String(), first)
 	if inst := k.other(ctx, nil, ""); inst != second {
-		t.Errorf("when %s is ejected: %v, want %v", avoid, inst, second.Address())
-	}
-	k.spare.next = k.spare.next.Add(time.Hour) // however slow this machine is
-	if inst := k.other(ctx, nil, addrList(second.Address().String())); inst != nil && inst != first {
-		t.Errorf("%v, which needs another build", inst.Address())
+		t.Errorf("when it is ejected, too: %v, want %v, which the second picker has", inst, second.Address())
 	}
 	if n := len(r.building); n != 0 {
 		t.Errorf("%d more builds", n)

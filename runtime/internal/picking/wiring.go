@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
@@ -34,10 +35,10 @@ type Wiring struct {
 	cfg      Config
 	resolver *Resolver
 	monitor  *monitor
+	lastID   atomic.Int64 // of a client with a balancer of its own
 
 	mu      sync.Mutex // guards what follows, and Kitex's making of factories: two at once would give two for one key
 	pushers map[intervals]*pushBalancer
-	lastID  int  // of a client with a balancer of its own
 	skipped bool // a client that cannot be wired was reported
 }
 
@@ -103,12 +104,11 @@ func (b *Wiring) Wire(o *client.Options) {
 	pusher, id := b.pusher(cache)
 	if o.Balancer != nil {
 		pusher.adopt(id, o.Balancer)
-		o.Svr.Tags[balancerTag] = joinTarget(o.Svr.ServiceName, id)
-		o.CloseCallbacks = append(o.CloseCallbacks, func() error { pusher.release(id); return nil })
+		tellApart(o, pusher, id)
 	}
 	o.Balancer, o.BalancerCacheOpt = pusher, &cache
 	explain := b.resolver.explainEmpty
-	o.MWBs = append(o.MWBs, func(context.Context) endpoint.Middleware { return explain })
+	o.MWBs = append(o.MWBs, b.resolver.awaitFirst, func(context.Context) endpoint.Middleware { return explain })
 	if e := b.monitor.ejector(o.Svr.ServiceName); e != nil {
 		watch := newWatch(e, pusher, o).middleware
 		o.IMWBs = append(o.IMWBs, func(context.Context) endpoint.Middleware { return watch })
@@ -124,14 +124,17 @@ func (b *Wiring) Wire(o *client.Options) {
 func (b *Wiring) pusher(cache lbcache.Options) (p *pushBalancer, id string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.lastID++
 	every := intervals{cache.RefreshInterval, cache.ExpireInterval}
 	if p = b.pushers[every]; p == nil {
 		p = newPushBalancer(b.resolver, b.monitor, cache)
+		p.newID = b.newID
 		b.pushers[every] = p
 	}
-	return p, strconv.Itoa(b.lastID)
+	return p, b.newID()
 }
+
+// newID returns a name that no other client's balancer has.
+func (b *Wiring) newID() string { return strconv.FormatInt(b.lastID.Add(1), 10) }
 
 // skip says once that a client is on its own.
 func (b *Wiring) skip(service string) {

@@ -2,16 +2,20 @@ package registration
 
 import (
 	"context"
+	"errors"
+	"math/rand/v2"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
 const (
@@ -30,15 +34,27 @@ var errConnectionLost = status.Error(codes.Unavailable, "the connection was lost
 func (r *Registrar) grant(ctx context.Context, cli *clientv3.Client) error {
 	ctx, cancel := r.rpcContext(ctx)
 	defer cancel()
-	resp, err := cli.Grant(ctx, int64(r.cfg.LeaseTTL/time.Second))
+	resp, err := newLease(ctx, cli, int64(r.cfg.LeaseTTL/time.Second))
 	if err != nil {
 		return err
 	}
-	r.lease, r.doubt = resp.ID, false
-	r.leases[resp.ID] = struct{}{}
+	r.lease, r.doubt = clientv3.LeaseID(resp.ID), false
+	r.leases[r.lease] = struct{}{}
 	r.ttl = time.Duration(resp.TTL) * time.Second // etcd raises one that is too short for its elections
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
 	return nil
+}
+
+// newLease has etcd grant a lease of ttl seconds under an ID that says when.
+func newLease(ctx context.Context, cli *clientv3.Client, ttl int64) (*pb.LeaseGrantResponse, error) {
+	for {
+		id := record.LeaseID(time.Now(), uint16(rand.Uint32()))
+		resp, err := clientv3.RetryLeaseClient(cli).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: ttl, ID: id})
+		if err = clientv3.ContextError(ctx, err); !errors.Is(err, rpctypes.ErrLeaseExist) {
+			return resp, err
+		}
+		// Another process was granted it in the same second.
+	}
 }
 
 // leaseLost notes that the lease is gone, and all that stood under it.
@@ -187,7 +203,9 @@ func (s *leaseStream) run(ctx context.Context) {
 				klog.Warnf("%v; still trying", link.Failed(err, "renew the lease of the registrations at "+s.link.Target()))
 				s.tell(ctx, answer{id: s.id, silent: true, refusal: err})
 			} else {
-				klog.Warnf("etcd: no answer from %s, the registrations cannot be kept alive: %v; still trying", s.link.Target(), err)
+				if errors.As(err, new(*link.Silence)) {
+					s.link.Lost(err) // of a connection that ended the link tells by itself
+				}
 				s.tell(ctx, answer{id: s.id, silent: true})
 			}
 		}
@@ -214,20 +232,16 @@ func (s *leaseStream) pause(ctx context.Context, err error) {
 }
 
 // stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an
-// answer (a third or maxInterval until the renewal, the rest for etcd to answer) means a connection that takes everything
-// and delivers nothing: the sockets are closed, which gRPC notices at once.
+// answer (a third or maxInterval until the renewal, the rest for etcd to answer) ends the stream; the Watchdog finds out whether the
+// connection is dead.
 func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	cli, err := s.link.Get(ctx)
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	silence := time.AfterFunc(s.patience, func() {
-		cancel()
-		s.link.Reset()
-	})
-	defer silence.Stop()
+	ctx, dog := s.link.Watchdog(ctx, nil, s.patience)
+	defer dog.Stop()
+	dog.Arm()
 	stream, err := pb.NewLeaseClient(cli.ActiveConnection()).LeaseKeepAlive(clientv3.WithRequireLeader(ctx))
 	if err != nil {
 		return false, err
@@ -236,14 +250,15 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		// An error of Send is EOF; Recv tells the reason.
 		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(s.id)})
 		resp, err := stream.Recv()
+		if link.NoLeader(err) {
+			s.link.Leaderless(err)
+		}
 		if err != nil {
-			return answered, err
+			return answered, dog.Explain(ctx, err)
 		}
-		silence.Stop()
-		if s.silent {
-			s.silent = false
-			klog.Infof("etcd: %s answers again", s.link.Target())
-		}
+		dog.Disarm()
+		s.silent = false
+		s.link.Answered()
 		s.tell(ctx, answer{id: s.id, ttl: resp.TTL})
 		idle, cancelIdle := context.WithTimeout(ctx, s.interval)
 		lost := cli.ActiveConnection().WaitForStateChange(idle, connectivity.Ready)
@@ -251,7 +266,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		if lost {
 			return true, errConnectionLost // the next renewal would fail, much later
 		}
-		silence.Reset(s.patience)
+		dog.Arm()
 	}
 }
 

@@ -49,7 +49,6 @@ func (m *marks) dirty() bool { return len(m.unread)+len(m.out)+len(m.changed) > 
 // marked is what an operator wants of an entry, and what became of that.
 type marked struct {
 	mark    record.Mark
-	bad     bool   // the mark cannot be read, and that was said
 	rev     int64  // of etcd, up to which the mark is known
 	value   string // with the mark's weight; empty: the entry's own
 	drained bool   // the record was taken out, and that was said

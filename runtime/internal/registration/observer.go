@@ -96,6 +96,7 @@ func (r *Registrar) followAddress(reg *registration) {
 	reg.entries = entries
 	for _, e := range entries {
 		e.reg = reg
+		e.Value = reg.changes[e.Service].applied(e.Value)
 		r.entries[e.Key] = e
 		r.marks.unread[e] = struct{}{}
 	}
@@ -110,11 +111,11 @@ func (r *Registrar) dropMoved(reg *registration) {
 		return
 	}
 	for _, e := range old.entries {
+		r.withdrawMarked(e)
 		if e.isTaken() || !e.sent {
 			r.forget(e)
 			continue
 		}
-		r.unmark(e)
 		r.removing[e] = struct{}{}
 		old.left++
 	}
@@ -254,7 +255,7 @@ func (r *Registrar) applyNews(n recordNews) {
 		if _, ok := r.pending[e.reg]; ok {
 			continue // about to be written anyway
 		}
-		if r.heldBack(e, !deleted && r.ours(ev.Kv)) {
+		if r.heldBack(e, !deleted && (r.ours(ev.Kv) || edited(ev.Kv))) {
 			continue
 		}
 		switch {

@@ -20,6 +20,7 @@ type registration struct {
 	entries []*entry
 	current func() ([]Record, error) // what entries would be now; nil where that does not change
 	moved   *registration            // the records at a former address, to be removed when entries are written; nil: none
+	changes map[string]Change        // by service, what Updates changed
 	call    *call                    // who waits for the current step; nil when nobody does
 
 	left     int       // entries that are still to be removed
@@ -118,7 +119,7 @@ func (r *Registrar) register(req *request) {
 		reg = &registration{info: req.info}
 	}
 	reg.call.settle(errors.New("etcd: a later Register of the same server overtook this one"))
-	reg.call, reg.listen, reg.current = req.call, addrString(req.info), req.current
+	reg.call, reg.listen, reg.current, reg.changes = req.call, addrString(req.info), req.current, nil
 	for _, e := range req.records {
 		if old := r.entries[e.Key]; old != nil {
 			r.forget(old) // a removal that is overtaken, or the same record anew

@@ -153,11 +153,8 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 // putWhole writes one registration, in as many transactions as its size asks for. When one is refused the caller withdraws all
 // of it.
 func (r *Registrar) putWhole(ctx context.Context, cli *clientv3.Client, reg *registration) (rev int64, err error) {
-	parts := batches(wantedOf(reg.entries))
-	if len(parts) == 0 { // all of it is drained; the revision is needed all the same
-		parts = [][]*entry{nil}
-	}
-	for _, batch := range parts {
+	rev = r.rev
+	for _, batch := range batches(wantedOf(reg.entries)) {
 		resp, err := r.txn(ctx, cli, clientv3.OpTxn(nil, r.puts(batch), nil))
 		if err != nil {
 			return 0, err

@@ -28,6 +28,7 @@ type updateRequest struct {
 // update is an Update that etcd has not taken yet.
 type update struct {
 	call   *call
+	change Change            // with those that it overtook
 	before map[*entry]string // the records that are not as wanted, and their values before
 }
 
@@ -52,13 +53,13 @@ func (r *Registrar) Update(ctx context.Context, service string, change Change) e
 	case <-r.link.Closing().Done():
 		return link.ErrClosed
 	case <-ctx.Done():
-		return fmt.Errorf("etcd: update %s at %s: not confirmed yet, and made as soon as etcd answers: %w", service, r.link.Target(), r.link.Explain(ctx.Err()))
+		return link.Failed(r.link.Explain(ctx.Err()), fmt.Sprintf("update %s at %s", service, r.link.Target()), "the change is made as soon as etcd answers")
 	}
 }
 
 // update makes the change of a request wanted.
 func (r *Registrar) update(req *request) {
-	u := &update{call: req.call, before: make(map[*entry]string)}
+	u := &update{call: req.call, change: req.update.change, before: make(map[*entry]string)}
 	values := make(map[*entry]string)
 	for _, e := range r.entries {
 		if e.Service != req.update.service || !r.serves(e) {
@@ -78,6 +79,7 @@ func (r *Registrar) update(req *request) {
 	if old := r.marks.updates[req.update.service]; old != nil {
 		old.call.settle(fmt.Errorf("etcd: a later Update of %s overtook this one", req.update.service))
 		maps.Copy(u.before, old.before)
+		u.change = u.change.over(old.change)
 	}
 	for e, value := range values {
 		if _, ok := u.before[e]; !ok {
@@ -102,6 +104,25 @@ func (c Change) apply(value string) (string, error) {
 		rec.Tags = c.Tags
 	}
 	return record.Encode(&rec)
+}
+
+// over is c after an earlier change.
+func (c Change) over(earlier Change) Change {
+	if c.Weight == 0 {
+		c.Weight = earlier.Weight
+	}
+	if c.Tags == nil {
+		c.Tags = earlier.Tags
+	}
+	return c
+}
+
+// applied is apply for a value that this package wrote.
+func (c Change) applied(value string) string {
+	if changed, err := c.apply(value); err == nil {
+		return changed
+	}
+	return value
 }
 
 // setValue changes what e is registered as. A mark's weight stays.
@@ -135,10 +156,15 @@ func (r *Registrar) settleUpdates() {
 				r.setValue(e, before)
 				delete(r.marks.changed, e) // etcd holds it so
 			}
-			u.call.settle(fmt.Errorf("etcd: update %s: etcd at %s refused: %w", service, r.link.Target(), refusal))
-			clear(u.before)
-		}
-		if len(u.before) == 0 {
+			u.call.settle(link.Failed(r.link.Explain(refusal), fmt.Sprintf("update %s at %s", service, r.link.Target())))
+			delete(r.marks.updates, service)
+		} else if len(u.before) == 0 {
+			for _, reg := range r.regs {
+				if reg.changes == nil {
+					reg.changes = make(map[string]Change)
+				}
+				reg.changes[service] = u.change.over(reg.changes[service])
+			}
 			u.call.settle(nil)
 			delete(r.marks.updates, service)
 		}

@@ -1,0 +1,46 @@
+// Back serves Back, in the base or, with -lane, in a lane, until SIGTERM or Ctrl-C.
+package main
+
+import (
+	"cmp"
+	"flag"
+	"log"
+	"net"
+	"strings"
+
+	"github.com/cloudwego/kitex/pkg/registry"
+	"github.com/cloudwego/kitex/server"
+
+	"github.com/kitex-contrib/kitex-etcd/example/lanes"
+	"github.com/kitex-contrib/kitex-etcd/example/lanes/kitex_gen/lanes/back"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+)
+
+func main() {
+	endpoints := flag.String("etcd", "127.0.0.1:2379", "comma-separated `endpoints` of etcd")
+	lane := flag.String("lane", "", "the `lane` of this server; empty for the base")
+	flag.Parse()
+	if err := run(*endpoints, *lane); err != nil {
+		log.Fatal(err)
+	}
+}
+
+func run(endpoints, lane string) error {
+	conn, err := etcd.Connect(strings.Split(endpoints, ","))
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tags := make(map[string]string)
+	if lane != "" {
+		tags[lanes.Tag] = lane
+	}
+	svr, err := back.NewBackServerWithEtcd(&lanes.BackHandler{Name: "back of " + cmp.Or(lane, "base")}, conn,
+		lanes.ServerOption(),
+		server.WithRegistryInfo(&registry.Info{Tags: tags}),
+		server.WithServiceAddr(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})) // a free port
+	if err != nil {
+		return err
+	}
+	return svr.Run()
+}

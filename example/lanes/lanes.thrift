@@ -1,0 +1,9 @@
+namespace go lanes
+
+service Back {
+    string place()
+}
+
+service Front {
+    list<string> places()
+}

@@ -1,0 +1,266 @@
+package test
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/streamclient"
+	"github.com/cloudwego/kitex/pkg/loadbalance"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
+	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
+)
+
+type laneKey struct{}
+
+func laneOf(ctx context.Context) string {
+	lane, _ := ctx.Value(laneKey{}).(string)
+	return lane
+}
+
+func inLane(lane string) context.Context {
+	return context.WithValue(context.Background(), laneKey{}, lane)
+}
+
+// putTagged registers addr with a tag; an empty value is no tag.
+func putTagged(t *testing.T, cli *clientv3.Client, service, addr, tag, value string) {
+	t.Helper()
+	tags := "null"
+	if value != "" {
+		tags = fmt.Sprintf(`{%q:%q}`, tag, value)
+	}
+	text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":%s}`, addr, tags)
+	if _, err := cli.Put(testContext(t), record.Key(etcd.DefaultPrefix, service, addr), text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var routingBalancers = map[string][]client.Option{
+	"standard":    nil,
+	"random":      {client.WithLoadBalancer(loadbalance.NewWeightedRandomBalancer())},
+	"alias":       {client.WithLoadBalancer(loadbalance.NewWeightedRandomWithAliasMethodBalancer())},
+	"interleaved": {client.WithLoadBalancer(loadbalance.NewInterleavedWeightedRoundRobinBalancer())},
+	"consistent hash": {client.WithLoadBalancer(loadbalance.NewConsistBalancer(loadbalance.NewConsistentHashOption(
+		func(_ context.Context, req any) string { return req.(*api.HelloEchoArgs).Req.Message })))},
+}
+
+// TestLaneFallsBack has a base of three servers and a lane of one, which leaves by itself, comes back, cannot be reached, and comes back.
+// Calls of the lane go to it while it is there and to the base while it is not; no call fails, and no other call goes to the lane.
+func TestLaneFallsBack(t *testing.T) {
+	t.Parallel()
+	for name, opts := range routingBalancers {
+		for _, order := range []string{"before", "after"} {
+			t.Run(name+", lane "+order, func(t *testing.T) {
+				t.Parallel()
+				cluster := etcdtest.Start(t)
+				cli := etcdClient(t, cluster.Endpoints())
+				base := make(map[string]bool)
+				for range 3 {
+					addr := serveHello(t).addr
+					base[addr] = true
+					putTagged(t, cli, "Hello", addr, "lane", "")
+				}
+				way := faultproxy.Start(t, serveHello(t).addr)
+				lane := way.Addr()
+				putTagged(t, cli, "Hello", lane, "lane", "x")
+				putTagged(t, cli, "Hello", serveHello(t).addr, "lane", "y") // another lane
+
+				conn := connect(t, cluster)
+				all := append([]client.Option{longPool(), client.WithConnectTimeout(time.Second), client.WithRPCTimeout(time.Second)}, opts...)
+				if order == "before" {
+					all = append([]client.Option{etcd.Lane("lane", laneOf)}, all...)
+				} else {
+					all = append(all, etcd.Lane("lane", laneOf))
+				}
+				c := newHello(t, conn, all...)
+				call := func(lane string) string {
+					t.Helper()
+					resp, err := c.Echo(inLane(lane), &api.Request{Message: fmt.Sprint(time.Now().UnixNano())})
+					if err != nil {
+						t.Fatalf("a call of lane %q: %v", lane, err)
+					}
+					return resp.Message
+				}
+				// goes waits until calls of the lane go to it, or to the base, and checks those that have no lane, or one that nobody serves.
+				goes := func(toLane bool) {
+					t.Helper()
+					eventually(t, fmt.Sprintf("calls of the lane go to it: %v", toLane), func() bool { return base[call("x")] != toLane })
+					for range 30 {
+						if got := call("x"); base[got] == toLane {
+							t.Fatalf("a call of the lane went to %s", got)
+						}
+						for _, other := range []string{"", "unserved"} {
+							if got := call(other); !base[got] {
+								t.Fatalf("a call of lane %q went to %s", other, got)
+							}
+						}
+					}
+				}
+				goes(true)
+				remove(t, cli, "Hello", lane)
+				goes(false)
+				putTagged(t, cli, "Hello", lane, "lane", "x")
+				goes(true)
+				way.Shut()
+				// Those on connections that were just cut may fail.
+				eventually(t, "calls succeed", func() bool { return succeed(inLane("x"), c) })
+				goes(false)
+				way.Open(t)
+				goes(true)
+			})
+		}
+	}
+}
+
+// succeed says whether ten calls in a row get an answer.
+func succeed(ctx context.Context, c hello.Client) bool {
+	for range 10 {
+		if _, err := c.Echo(ctx, &api.Request{Message: fmt.Sprint(time.Now().UnixNano())}); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// TestPreferZone has three zones of two servers. All calls stay in the zone while enough of it is usable, and no call fails when it is gone.
+func TestPreferZone(t *testing.T) {
+	t.Parallel()
+	for name, opts := range routingBalancers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := etcdtest.Start(t)
+			cli := etcdClient(t, cluster.Endpoints())
+			zones := make(map[string]string)
+			var local []*faultproxy.Proxy
+			for _, zone := range []string{"a", "b", "c"} {
+				for range 2 {
+					srv := serveHello(t)
+					zones[srv.addr] = zone
+					if zone != "a" {
+						putTagged(t, cli, "Hello", srv.addr, "zone", zone)
+						continue
+					}
+					way := faultproxy.Start(t, srv.addr)
+					local = append(local, way)
+					putTagged(t, cli, "Hello", way.Addr(), "zone", zone)
+				}
+			}
+			conn := connect(t, cluster)
+			c := newHello(t, conn, append([]client.Option{etcd.Prefer("zone", "a", 2), longPool(), client.WithConnectTimeout(time.Second),
+				client.WithRPCTimeout(time.Second)}, opts...)...)
+			call := func() string {
+				t.Helper()
+				resp, err := c.Echo(context.Background(), &api.Request{Message: fmt.Sprint(time.Now().UnixNano())})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return zones[resp.Message]
+			}
+			for range 50 {
+				if zone := call(); zone != "a" {
+					t.Fatalf("a call went to zone %s", zone)
+				}
+			}
+			for _, way := range local {
+				way.Shut()
+			}
+			// Those on connections that were just cut may fail.
+			eventually(t, "calls succeed", func() bool { return succeed(context.Background(), c) })
+			far := make(map[string]bool)
+			eventually(t, "the other zones are called", func() bool {
+				far[call()] = true
+				return far["b"] && far["c"]
+			})
+			for _, way := range local {
+				way.Open(t)
+			}
+			eventually(t, "calls are back in the zone", func() bool {
+				for range 20 {
+					if call() != "a" {
+						return false
+					}
+				}
+				return true
+			})
+		})
+	}
+}
+
+// TestRoutesOfStreams: streams go to their lane as calls do.
+func TestRoutesOfStreams(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	t.Setenv(childService, "Chat")
+	children := startChildren(t, cluster, 10*time.Second, 2)
+	putTagged(t, cli, "Other", "127.0.0.1:1", "lane", "x")
+	// The first one's record gets a tag; a server undoes what is written without its lease.
+	key := record.Key(etcd.DefaultPrefix, "Chat", children[0].addr)
+	text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"lane":"x"}}`, children[0].addr)
+	if _, err := cli.Put(testContext(t), key, text, clientv3.WithLease(leaseOf(t, cli, key))); err != nil {
+		t.Fatal(err)
+	}
+	conn := connect(t, cluster)
+	//lint:ignore SA1019 a stream client takes no other options
+	c, err := chatservice.NewChatStreamClientWithEtcd(conn, streamclient.ConvertOptionFrom(etcd.Lane("lane", laneOf)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runtime.KeepAlive(c)
+	for range 10 {
+		for lane, want := range map[string]string{"x": children[0].addr, "": children[1].addr} {
+			stream, err := c.Download(inLane(lane), &chat.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := stream.Recv()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Message != want {
+				t.Fatalf("a stream of lane %q went to %s, want %s", lane, resp.Message, want)
+			}
+		}
+	}
+}
+
+// TestRoutesRefuseBadInput in the constructor.
+func TestRoutesRefuseBadInput(t *testing.T) {
+	t.Parallel()
+	conn, err := etcd.Connect([]string{"127.0.0.1:1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	none := func(context.Context) string { return "" }
+	for name, tc := range map[string]struct {
+		opts []client.Option
+		says string
+	}{
+		"no tag to prefer":   {[]client.Option{etcd.Prefer("", "a", 1)}, "Prefer("},
+		"no value to prefer": {[]client.Option{etcd.Prefer("zone", "", 1)}, "Prefer("},
+		"at least none":      {[]client.Option{etcd.Prefer("zone", "a", 0)}, "Prefer("},
+		"two preferences":    {[]client.Option{etcd.Prefer("zone", "a", 1), etcd.Prefer("zone", "b", 1)}, `Prefer("zone", "b", 1)`},
+		"no tag of a lane":   {[]client.Option{etcd.Lane("", none)}, "Lane("},
+		"no function":        {[]client.Option{etcd.Lane("lane", nil)}, "Lane("},
+		"two lanes":          {[]client.Option{etcd.Lane("lane", none), etcd.Lane("other", none)}, "Lane("},
+	} {
+		if _, err := hello.NewHelloClientWithEtcd(conn, tc.opts...); err == nil || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %v, want an error with %q", name, err, tc.says)
+		}
+	}
+	if _, err := hello.NewHelloClientWithEtcd(conn, etcd.Prefer("zone", "a", 1), etcd.Prefer("zone", "a", 1), etcd.Lane("lane", none)); err != nil {
+		t.Errorf("the same preference twice: %v", err)
+	}
+}
