@@ -37,8 +37,8 @@ func (l addrList) every(f func(addr string) bool) bool {
 // that goes by the call alone, as a consistent hash, chooses the same again. Then the balancer builds a second picker, of the
 // list without the instances to be avoided. Such a build can take long, 170 ms for a consistent hash of 1,000 instances, and when
 // everything fails every retry asks for another: so builds take a tenth of the time at most, and between them attempts that need
-// another go where the balancer sends them. The balancer always has the last word: no instance is called that it would not have chosen from
-// some list. Safe for concurrent use.
+// another go where the balancer sends them, or, of Kitex's own consistent hash, to any instance that the call may go to. A user's
+// balancer always has the last word: no instance is called that it would not have chosen from some list. Safe for concurrent use.
 type spare struct {
 	list atomic.Pointer[spareList] // of the second picker; nil before the first
 
