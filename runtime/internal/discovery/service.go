@@ -168,7 +168,7 @@ func (s *Service) Idle() bool { return s.snapshot().phase == idle }
 // moment to catch up.
 func (s *Service) Use() []discovery.Instance { return s.use().instances }
 
-// Latest is Use for those who only look: it never blocks, and it is no use of the service.
+// Latest is Use for those who only look: it never blocks, and does not count as a use of the service.
 func (s *Service) Latest() []discovery.Instance { return s.snapshot().instances }
 
 // Settled returns the list that Kitex's cache is to be told: Latest, as soon as it has not changed for a while. It says
