@@ -10,7 +10,9 @@ import (
 
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/client/streamclient"
+	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
@@ -263,4 +265,92 @@ func TestRoutesRefuseBadInput(t *testing.T) {
 	if _, err := hello.NewHelloClientWithEtcd(conn, etcd.Prefer("zone", "a", 1), etcd.Prefer("zone", "a", 1), etcd.Lane("lane", none)); err != nil {
 		t.Errorf("the same preference twice: %v", err)
 	}
+}
+
+// TestRoutesWithoutConn: clients that find their instances by another resolver each obey their own options, although Kitex keeps
+// balancers of one name for the whole process.
+func TestRoutesWithoutConn(t *testing.T) {
+	t.Parallel()
+	servers := make(map[string]string) // address by tag
+	var list []discovery.Instance
+	for _, tag := range []string{"a", "b", ""} {
+		servers[tag] = serveHello(t).addr
+		list = append(list, discovery.NewInstance("tcp", servers[tag], 10, map[string]string{"zone": tag, "lane": tag}))
+	}
+	resolver := &discovery.SynthesizedResolver{
+		TargetFunc: func(_ context.Context, to rpcinfo.EndpointInfo) string { return to.ServiceName() },
+		ResolveFunc: func(_ context.Context, desc string) (discovery.Result, error) {
+			return discovery.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
+		},
+		NameFunc: func() string { return t.Name() },
+	}
+	lane := func(name string) client.Option {
+		return etcd.Lane("lane", func(context.Context) string { return name })
+	}
+	for _, tc := range []struct {
+		opt  client.Option
+		want string
+	}{
+		{etcd.Prefer("zone", "a", 1), "a"},
+		{etcd.Prefer("zone", "b", 1), "b"},
+		{lane("a"), "a"},
+		{lane("b"), "b"},
+		{lane("c"), ""},
+	} {
+		c, err := hello.NewClient("Hello", client.WithResolver(resolver), tc.opt, closedAfter(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			resp, err := c.Echo(testContext(t), &api.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Message != servers[tc.want] {
+				t.Errorf("a call went to %s, want that with the tag %q", resp.Message, tc.want)
+			}
+		}
+	}
+}
+
+// TestRoutesComeLast: a client that is made by hand may give its routes after the options of the Conn, and its balancer after
+// these. The lane is first, then the zone within it.
+func TestRoutesComeLast(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	servers := make(map[string]string) // by address
+	for _, tags := range []string{`{"lane":"x","zone":"a"}`, `{"lane":"x","zone":"b"}`, `{"zone":"a"}`, `{"zone":"b"}`, `{"lane":"y","zone":"a"}`} {
+		addr := serveHello(t).addr
+		servers[addr] = tags
+		text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":%s}`, addr, tags)
+		if _, err := cli.Put(testContext(t), record.Key(etcd.DefaultPrefix, "Hello", addr), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lane := etcd.Lane("lane", laneOf)
+	for name, opts := range routingBalancers {
+		all := append(connect(t, cluster).ClientOptions(closedAfter(t)), lane, etcd.Prefer("zone", "a", 1), lane) // one option twice is one
+		c, err := hello.NewClient("Hello", append(all, opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			for lane, want := range map[string]string{"x": `{"lane":"x","zone":"a"}`, "": `{"zone":"a"}`, "unserved": `{"zone":"a"}`} {
+				resp, err := c.Echo(inLane(lane), &api.Request{Message: fmt.Sprint(time.Now().UnixNano())})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := servers[resp.Message]; got != want {
+					t.Fatalf("%s: a call of lane %q went to %s, want %s", name, lane, got, want)
+				}
+			}
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("Kitex's own constructor took a lane without a function")
+		}
+	}()
+	_, _ = hello.NewClient("Hello", etcd.Lane("lane", nil))
 }
