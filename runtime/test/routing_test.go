@@ -3,20 +3,16 @@ package test
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
-	"github.com/cloudwego/kitex/client/streamclient"
 	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
-	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
@@ -55,7 +51,12 @@ var routingBalancers = map[string][]client.Option{
 	"alias":       {client.WithLoadBalancer(loadbalance.NewWeightedRandomWithAliasMethodBalancer())},
 	"interleaved": {client.WithLoadBalancer(loadbalance.NewInterleavedWeightedRoundRobinBalancer())},
 	"consistent hash": {client.WithLoadBalancer(loadbalance.NewConsistBalancer(loadbalance.NewConsistentHashOption(
-		func(_ context.Context, req any) string { return req.(*api.HelloEchoArgs).Req.Message })))},
+		func(_ context.Context, req any) string {
+			if args, ok := req.(*api.HelloEchoArgs); ok {
+				return args.Req.Message
+			}
+			return fmt.Sprint(time.Now().UnixNano()) // a stream
+		})))},
 }
 
 // TestLaneFallsBack has a base of three servers and a lane of one, which leaves by itself, comes back, cannot be reached, and comes back.
@@ -197,43 +198,6 @@ func TestPreferZone(t *testing.T) {
 				return true
 			})
 		})
-	}
-}
-
-// TestRoutesOfStreams: streams go to their lane as calls do.
-func TestRoutesOfStreams(t *testing.T) {
-	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
-	t.Setenv(childService, "Chat")
-	children := startChildren(t, cluster, 10*time.Second, 2)
-	putTagged(t, cli, "Other", "127.0.0.1:1", "lane", "x")
-	// The first one's record gets a tag; a server undoes what is written without its lease.
-	key := record.Key(etcd.DefaultPrefix, "Chat", children[0].addr)
-	text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"lane":"x"}}`, children[0].addr)
-	if _, err := cli.Put(testContext(t), key, text, clientv3.WithLease(leaseOf(t, cli, key))); err != nil {
-		t.Fatal(err)
-	}
-	conn := connect(t, cluster)
-	//lint:ignore SA1019 a stream client takes no other options
-	c, err := chatservice.NewChatStreamClientWithEtcd(conn, streamclient.ConvertOptionFrom(etcd.Lane("lane", laneOf)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer runtime.KeepAlive(c)
-	for range 10 {
-		for lane, want := range map[string]string{"x": children[0].addr, "": children[1].addr} {
-			stream, err := c.Download(inLane(lane), &chat.Request{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := stream.Recv()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if resp.Message != want {
-				t.Fatalf("a stream of lane %q went to %s, want %s", lane, resp.Message, want)
-			}
-		}
 	}
 }
 
