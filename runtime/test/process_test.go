@@ -20,6 +20,7 @@ import (
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/server"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -42,6 +43,8 @@ const (
 	childService = "KITEX_ETCD_TEST_SERVICE"
 	// childAddr is where a child listens; a free port without it.
 	childAddr = "KITEX_ETCD_TEST_ADDR"
+	// childLane is the value of the tag "lane" that a child registers with; no tag without it.
+	childLane = "KITEX_ETCD_TEST_LANE"
 )
 
 // childMain runs and exits in a process that a test started, and returns in every other. It is a server as a user writes it. It prints its address when it is registered.
@@ -82,13 +85,17 @@ func serveChild(endpoints []string) error {
 	}
 	defer conn.Close()
 	var svr server.Server
+	opts := []server.Option{server.WithListener(ln)}
+	if lane := os.Getenv(childLane); lane != "" {
+		opts = append(opts, server.WithRegistryInfo(&registry.Info{Tags: map[string]string{"lane": lane}}))
+	}
 	switch os.Getenv(childService) {
 	case "Chat":
-		svr, err = chatservice.NewChatServerWithEtcd(&chatServer{addr: addr}, conn, server.WithListener(ln))
+		svr, err = chatservice.NewChatServerWithEtcd(&chatServer{addr: addr}, conn, opts...)
 	case "StreamX":
-		svr, err = streamx.NewChatServerWithEtcd(&streamxServer{addr: addr}, conn, server.WithListener(ln))
+		svr, err = streamx.NewChatServerWithEtcd(&streamxServer{addr: addr}, conn, opts...)
 	default:
-		svr, err = hello.NewHelloServerWithEtcd(&helloServer{addr: addr}, conn, server.WithListener(ln))
+		svr, err = hello.NewHelloServerWithEtcd(&helloServer{addr: addr}, conn, opts...)
 	}
 	if err != nil {
 		return err

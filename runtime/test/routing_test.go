@@ -3,18 +3,16 @@ package test
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
-	"github.com/cloudwego/kitex/client/streamclient"
+	"github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
-	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
@@ -53,7 +51,12 @@ var routingBalancers = map[string][]client.Option{
 	"alias":       {client.WithLoadBalancer(loadbalance.NewWeightedRandomWithAliasMethodBalancer())},
 	"interleaved": {client.WithLoadBalancer(loadbalance.NewInterleavedWeightedRoundRobinBalancer())},
 	"consistent hash": {client.WithLoadBalancer(loadbalance.NewConsistBalancer(loadbalance.NewConsistentHashOption(
-		func(_ context.Context, req any) string { return req.(*api.HelloEchoArgs).Req.Message })))},
+		func(_ context.Context, req any) string {
+			if args, ok := req.(*api.HelloEchoArgs); ok {
+				return args.Req.Message
+			}
+			return fmt.Sprint(time.Now().UnixNano()) // a stream
+		})))},
 }
 
 // TestLaneFallsBack has a base of three servers and a lane of one, which leaves by itself, comes back, cannot be reached, and comes back.
@@ -198,43 +201,6 @@ func TestPreferZone(t *testing.T) {
 	}
 }
 
-// TestRoutesOfStreams: streams go to their lane as calls do.
-func TestRoutesOfStreams(t *testing.T) {
-	cluster := etcdtest.Start(t)
-	cli := etcdClient(t, cluster.Endpoints())
-	t.Setenv(childService, "Chat")
-	children := startChildren(t, cluster, 10*time.Second, 2)
-	putTagged(t, cli, "Other", "127.0.0.1:1", "lane", "x")
-	// The first one's record gets a tag; a server undoes what is written without its lease.
-	key := record.Key(etcd.DefaultPrefix, "Chat", children[0].addr)
-	text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"lane":"x"}}`, children[0].addr)
-	if _, err := cli.Put(testContext(t), key, text, clientv3.WithLease(leaseOf(t, cli, key))); err != nil {
-		t.Fatal(err)
-	}
-	conn := connect(t, cluster)
-	//lint:ignore SA1019 a stream client takes no other options
-	c, err := chatservice.NewChatStreamClientWithEtcd(conn, streamclient.ConvertOptionFrom(etcd.Lane("lane", laneOf)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer runtime.KeepAlive(c)
-	for range 10 {
-		for lane, want := range map[string]string{"x": children[0].addr, "": children[1].addr} {
-			stream, err := c.Download(inLane(lane), &chat.Request{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			resp, err := stream.Recv()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if resp.Message != want {
-				t.Fatalf("a stream of lane %q went to %s, want %s", lane, resp.Message, want)
-			}
-		}
-	}
-}
-
 // TestRoutesRefuseBadInput in the constructor.
 func TestRoutesRefuseBadInput(t *testing.T) {
 	t.Parallel()
@@ -263,4 +229,92 @@ func TestRoutesRefuseBadInput(t *testing.T) {
 	if _, err := hello.NewHelloClientWithEtcd(conn, etcd.Prefer("zone", "a", 1), etcd.Prefer("zone", "a", 1), etcd.Lane("lane", none)); err != nil {
 		t.Errorf("the same preference twice: %v", err)
 	}
+}
+
+// TestRoutesWithoutConn: clients that find their instances by another resolver each obey their own options, although Kitex keeps
+// balancers of one name for the whole process.
+func TestRoutesWithoutConn(t *testing.T) {
+	t.Parallel()
+	servers := make(map[string]string) // address by tag
+	var list []discovery.Instance
+	for _, tag := range []string{"a", "b", ""} {
+		servers[tag] = serveHello(t).addr
+		list = append(list, discovery.NewInstance("tcp", servers[tag], 10, map[string]string{"zone": tag, "lane": tag}))
+	}
+	resolver := &discovery.SynthesizedResolver{
+		TargetFunc: func(_ context.Context, to rpcinfo.EndpointInfo) string { return to.ServiceName() },
+		ResolveFunc: func(_ context.Context, desc string) (discovery.Result, error) {
+			return discovery.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
+		},
+		NameFunc: func() string { return t.Name() },
+	}
+	lane := func(name string) client.Option {
+		return etcd.Lane("lane", func(context.Context) string { return name })
+	}
+	for _, tc := range []struct {
+		opt  client.Option
+		want string
+	}{
+		{etcd.Prefer("zone", "a", 1), "a"},
+		{etcd.Prefer("zone", "b", 1), "b"},
+		{lane("a"), "a"},
+		{lane("b"), "b"},
+		{lane("c"), ""},
+	} {
+		c, err := hello.NewClient("Hello", client.WithResolver(resolver), tc.opt, closedAfter(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			resp, err := c.Echo(testContext(t), &api.Request{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if resp.Message != servers[tc.want] {
+				t.Errorf("a call went to %s, want that with the tag %q", resp.Message, tc.want)
+			}
+		}
+	}
+}
+
+// TestRoutesComeLast: a client that is made by hand may give its routes after the options of the Conn, and its balancer after
+// these. The lane is first, then the zone within it.
+func TestRoutesComeLast(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	servers := make(map[string]string) // by address
+	for _, tags := range []string{`{"lane":"x","zone":"a"}`, `{"lane":"x","zone":"b"}`, `{"zone":"a"}`, `{"zone":"b"}`, `{"lane":"y","zone":"a"}`} {
+		addr := serveHello(t).addr
+		servers[addr] = tags
+		text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":%s}`, addr, tags)
+		if _, err := cli.Put(testContext(t), record.Key(etcd.DefaultPrefix, "Hello", addr), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lane := etcd.Lane("lane", laneOf)
+	for name, opts := range routingBalancers {
+		all := append(connect(t, cluster).ClientOptions(closedAfter(t)), lane, etcd.Prefer("zone", "a", 1), lane) // one option twice is one
+		c, err := hello.NewClient("Hello", append(all, opts...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			for lane, want := range map[string]string{"x": `{"lane":"x","zone":"a"}`, "": `{"zone":"a"}`, "unserved": `{"zone":"a"}`} {
+				resp, err := c.Echo(inLane(lane), &api.Request{Message: fmt.Sprint(time.Now().UnixNano())})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := servers[resp.Message]; got != want {
+					t.Fatalf("%s: a call of lane %q went to %s, want %s", name, lane, got, want)
+				}
+			}
+		}
+	}
+	defer func() {
+		if recover() == nil {
+			t.Error("Kitex's own constructor took a lane without a function")
+		}
+	}()
+	_, _ = hello.NewClient("Hello", etcd.Lane("lane", nil))
 }

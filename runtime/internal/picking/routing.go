@@ -60,7 +60,7 @@ type router struct {
 
 	last  atomic.Pointer[division]             // the one asked for last: a client has one, most often
 	all   atomic.Pointer[map[string]*division] // by CacheKey; replaced, never changed
-	mu    sync.Mutex                           // held while all is replaced
+	mu    sync.Mutex                           // held while all is replaced, and inner builds or deletes: as for a pickerKey
 	panic sync.Once                            // the lane's function panicked: said once
 }
 
@@ -94,7 +94,7 @@ func routed(lb loadbalance.Loadbalancer, r Route) *router {
 		rt.route.Prefer = p
 	}
 	if l := r.Lane; l != nil {
-		if rt.route.Lane != nil {
+		if rt.route.Lane != nil && rt.route.Lane != l {
 			panic(fmt.Sprintf("etcd: Lane(%q, …) and Lane(%q, …) are given to one client; give one of them", rt.route.Lane.Tag, l.Tag))
 		}
 		rt.route.Lane = l
@@ -102,8 +102,18 @@ func routed(lb loadbalance.Loadbalancer, r Route) *router {
 	return rt
 }
 
-// Name is the inner balancer's, with what is in front of it.
-func (r *router) Name() string { return "kitex-etcd-route:" + r.inner.Name() }
+// Name is the inner balancer's, with what is in front of it: without a Conn, Kitex has one of a name serve all clients of the process,
+// so no two that route otherwise may have the same. Functions cannot be compared; the addresses of their lanes can.
+func (r *router) Name() string {
+	name := "kitex-etcd-route"
+	if l := r.route.Lane; l != nil {
+		name += fmt.Sprintf(" lane %p", l)
+	}
+	if p := r.route.Prefer; p != nil {
+		name += fmt.Sprintf(" prefer %q %q %d", p.Tag, p.Value, p.AtLeast)
+	}
+	return name + ":" + r.inner.Name()
+}
 
 // GetPicker returns a picker of the division, without a Lane that of its only group.
 func (r *router) GetPicker(res kitex.Result) loadbalance.Picker {
@@ -111,10 +121,7 @@ func (r *router) GetPicker(res kitex.Result) loadbalance.Picker {
 	if !res.Cacheable {
 		d = r.divide(res.CacheKey, res.Instances, false)
 	} else if d == nil || d.key != res.CacheKey {
-		if d = (*r.all.Load())[res.CacheKey]; d == nil {
-			d = r.update(res.CacheKey, res.Instances)
-		}
-		r.last.Store(d)
+		d = r.find(res.CacheKey, res.Instances)
 	}
 	if d.pick != nil {
 		return d.pick
@@ -122,8 +129,35 @@ func (r *router) GetPicker(res kitex.Result) loadbalance.Picker {
 	return r.inner.GetPicker(d.base.Result)
 }
 
+// find returns the division of key, made of list when there is none yet.
+func (r *router) find(key string, list []kitex.Instance) *division {
+	d := (*r.all.Load())[key]
+	if d == nil {
+		d = r.enter(key, list)
+	}
+	r.last.Store(d)
+	if (*r.all.Load())[key] != d { // replaced before the store, which the one who replaced it did not see
+		r.last.CompareAndSwap(d, nil)
+	}
+	return d
+}
+
+// enter divides the list of a new key. Where a change was first, its list is newer.
+func (r *router) enter(key string, list []kitex.Instance) *division {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := (*r.all.Load())[key]; d != nil {
+		return d
+	}
+	return r.update(key, list)
+}
+
 // Rebalance divides a list that changed.
-func (r *router) Rebalance(ch kitex.Change) { r.update(ch.Result.CacheKey, ch.Result.Instances) }
+func (r *router) Rebalance(ch kitex.Change) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.update(ch.Result.CacheKey, ch.Result.Instances)
+}
 
 // Delete forgets a list.
 func (r *router) Delete(ch kitex.Change) {
@@ -139,10 +173,8 @@ func (r *router) Delete(ch kitex.Change) {
 	}
 }
 
-// update makes the division of a list and has the inner balancer follow, group by group.
+// update makes the division of a list and has the inner balancer follow, group by group. The caller holds mu.
 func (r *router) update(key string, list []kitex.Instance) *division {
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	old := (*r.all.Load())[key]
 	if old != nil && roster.Same(old.of, list) {
 		return old

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"testing"
 
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
@@ -118,6 +119,28 @@ func checkPick(t *testing.T, list []kitex.Instance, lane string, atLeast int, go
 		}
 	}
 	t.Fatalf("a call of lane %q got %v, want one of %v", lane, got, in)
+}
+
+// TestRouterKeepsNothingOld: picks that run while a list changes leave nothing behind of the list as it was.
+func TestRouterKeepsNothingOld(t *testing.T) {
+	before := []kitex.Instance{tagged("a:1", map[string]string{"lane": "x"})}
+	after := []kitex.Instance{tagged("b:1", nil)}
+	for range 5000 {
+		r := routed(first{}, Route{Lane: &Lane{"lane", laneOf}})
+		was := kitex.Result{Cacheable: true, CacheKey: "k", Instances: before}
+		var all sync.WaitGroup
+		r.Rebalance(kitex.Change{Result: was})
+		for range 4 {
+			all.Go(func() { r.GetPicker(was) })
+		}
+		all.Go(func() {
+			r.Rebalance(kitex.Change{Result: kitex.Result{Cacheable: true, CacheKey: "k", Instances: after}})
+		})
+		all.Wait()
+		if got := r.GetPicker(was).Next(inLane("x"), nil); got != after[0] {
+			t.Fatalf("got %v, want %v", got, after[0])
+		}
+	}
 }
 
 // TestLaneFunctionPanics: the call goes to the base.

@@ -80,26 +80,25 @@ func (k *pickerKey) other(ctx context.Context, req any, avoid addrList) kitex.In
 			return cmp.Or(good, poor2)
 		}
 	}
-	if poor == nil {
-		poor = k.failover(ctx, latest, avoid)
-	}
-	return poor
+	return cmp.Or(k.failover(ctx, latest, avoid), poor)
 }
 
 // consistent is the name of Kitex's consistent hash.
 const consistent = "consist"
 
-// failover is the instance for an attempt whose key leads to one that is to be avoided, while no second picker can be built: any of those
-// that the call may go to will do. It is for Kitex's consistent hash alone. Other balancers were asked again, and a user's own may
-// have its reasons.
+// failover is the instance for an attempt whose balancer leads it to those that are to be avoided, while no second picker can be
+// built: any of those that the call may go to will do. It is for Kitex's consistent hash, and for routes of which nobody is left: their
+// balancer has no picker yet of those who take the place. Other balancers were asked again, and a user's own may have its reasons.
 func (k *pickerKey) failover(ctx context.Context, latest []kitex.Instance, avoid addrList) kitex.Instance {
 	excluded := k.ejector.tracker.Excluded()
-	list := without(latest, func(addr string) bool { return avoid.has(addr) || excluded.Has(addr) })
-	inner := k.inner
-	if rt, ok := inner.(*router); ok {
-		inner, list = rt.inner, rt.members(ctx, list)
+	out := func(addr string) bool { return avoid.has(addr) || excluded.Has(addr) }
+	list := without(latest, out)
+	free := k.inner.Name() == consistent
+	if rt, ok := k.inner.(*router); ok {
+		free = rt.inner.Name() == consistent || len(without(rt.members(ctx, latest), out)) == 0
+		list = rt.members(ctx, list)
 	}
-	if inner.Name() != consistent || len(list) == 0 {
+	if !free || len(list) == 0 {
 		return nil
 	}
 	return list[rand.IntN(len(list))]

@@ -2,11 +2,14 @@ package picking
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
+
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
 // slowRing goes by a key alone, and builds no faster than it is told to.
@@ -42,6 +45,39 @@ func TestFailoverOfAConsistentHash(t *testing.T) {
 		k.spare.mu.Unlock()
 		if other == nil || other == first {
 			t.Errorf("%s: instead of %v: %v", name, first, other)
+		}
+	}
+}
+
+// TestFailoverOfRoutes: when nobody is left of a lane, or of those preferred, while no second picker can be built, the attempt goes to
+// one of those who take their place, whichever the balancer. Attempts that come together do not wait for one another's picker.
+func TestFailoverOfRoutes(t *testing.T) {
+	w, e := syncedWiring(t, 3)
+	near, far := "10.9.0.1:80", "10.9.0.2:80"
+	for addr, tags := range map[string]string{near: `{"lane":"x","zone":"a"}`, far: `{"lane":"y"}`} {
+		text := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":%s}`, addr, tags)
+		if _, err := e.cli.Put(e.context(), record.Key(testPrefix, testService, addr), text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.await("10.0.0.0:80", "10.0.0.1:80", "10.0.0.2:80", near, far)
+	for name, lb := range balancers {
+		for _, r := range []Route{{Lane: &Lane{"lane", laneOf}}, {Prefer: &Prefer{"zone", "a", 1}}} {
+			p, key := testPusher(w, routed(lb(), r))
+			k, err := p.key(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.spare.mu.Lock() // it is being built
+			for range 20 {
+				other := k.other(inLane("x"), nil, addrList(near+" "))
+				if other == nil || other.Address().String() == near || r.Lane != nil && other.Address().String() == far {
+					t.Errorf("%s, %+v: instead of %s: %v", name, r, near, other)
+					break
+				}
+			}
+			k.spare.mu.Unlock()
+			p.Delete(kitex.Change{Result: kitex.Result{CacheKey: key}})
 		}
 	}
 }

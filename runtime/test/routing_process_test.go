@@ -1,0 +1,203 @@
+package test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/streamclient"
+	"github.com/cloudwego/kitex/pkg/kerrors"
+	"github.com/cloudwego/kitex/pkg/retry"
+
+	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
+	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
+	streamxAPI "github.com/kitex-contrib/kitex-etcd/golden/thrift_streamx/kitex_gen/api"
+	streamx "github.com/kitex-contrib/kitex-etcd/golden/thrift_streamx/kitex_gen/api/chat"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+)
+
+// startLane starts a server of Hello or of a service with streams in lane x.
+func startLane(t *testing.T, cluster *etcdtest.Cluster, env ...string) *child {
+	t.Helper()
+	c, err := startChild(t, cluster, 10*time.Second, append(env, childLane+"=x")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// kill ends the process without a farewell.
+func (c *child) kill(t *testing.T) {
+	t.Helper()
+	c.signal(t, os.Kill)
+	_ = c.cmd.Wait()
+}
+
+// TestLaneUnderTraffic has callers of a lane of one server and of the base all the time, while the lane's server is killed, comes
+// back and leaves by itself. Kitex may repeat what was under way when it was killed. No call fails, and none without a lane goes to it.
+func TestLaneUnderTraffic(t *testing.T) {
+	for name, opts := range routingBalancers {
+		t.Run(name, func(t *testing.T) {
+			cluster := etcdtest.Start(t)
+			cli := etcdClient(t, cluster.Endpoints())
+			base := make(map[string]bool)
+			for range 3 {
+				addr := serveHello(t).addr
+				base[addr] = true
+				putTagged(t, cli, "Hello", addr, "lane", "")
+			}
+			lane := startLane(t, cluster)
+			c := newHello(t, connect(t, cluster), append(slices.Clone(opts), longPool(), client.WithConnectTimeout(2*time.Second),
+				client.WithRPCTimeout(5*time.Second), client.WithFailureRetry(retry.NewFailurePolicyWithResultRetry(retry.AllErrorRetry())), etcd.Lane("lane", laneOf))...)
+
+			var toLane, toBase atomic.Int64 // calls of lane x
+			ctx, cancel := context.WithCancel(t.Context())
+			var callers sync.WaitGroup
+			defer callers.Wait()
+			defer cancel()
+			for i := range 4 {
+				callers.Go(func() {
+					for n := 0; ctx.Err() == nil; n++ {
+						in := []string{"x", "x", "x", ""}[i]
+						resp, err := c.Echo(inLane(in), &api.Request{Message: fmt.Sprint(i, n)})
+						switch {
+						case err != nil:
+							t.Errorf("a call of lane %q: %v", in, err)
+						case in == "" && !base[resp.Message]:
+							t.Errorf("a call without a lane went to %s", resp.Message)
+						case in == "":
+						case base[resp.Message]:
+							toBase.Add(1)
+						default:
+							toLane.Add(1)
+						}
+					}
+				})
+			}
+			// goes waits until calls go on to one side while those to the other have ended.
+			goes := func(what string, to, not *atomic.Int64) {
+				t.Helper()
+				eventually(t, what, func() bool {
+					ended, began := not.Load(), to.Load()
+					for to.Load() < began+50 && !t.Failed() {
+						runtime.Gosched()
+					}
+					return t.Failed() || not.Load() == ended
+				})
+			}
+			goes("calls of the lane go to it", &toLane, &toBase)
+			lane.kill(t)
+			goes("the lane's server was killed: its calls go to the base", &toBase, &toLane)
+			lane = startLane(t, cluster, childAddr+"="+lane.addr)
+			goes("it is back", &toLane, &toBase)
+			lane.stop(t)
+			goes("it left: its calls go to the base", &toBase, &toLane)
+		})
+	}
+}
+
+// TestLanesOfStreams opens streams in a lane of one server, which is killed: they go to the base. None fails but on a connection that
+// the client does not yet know to be cut: it has one for calls one by one, or two, with gRPC.
+func TestLanesOfStreams(t *testing.T) {
+	for service, newDownload := range map[string]func(*testing.T, *etcd.Conn, []client.Option) func(context.Context) (string, error){
+		"StreamX": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
+			c, err := streamx.NewChatClientWithEtcd(conn, opts...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func(ctx context.Context) (string, error) {
+				defer runtime.KeepAlive(c)
+				stream, err := c.Download(ctx, &streamxAPI.Request{})
+				if err != nil {
+					return "", err
+				}
+				resp, err := stream.Recv(ctx)
+				if err != nil {
+					return "", err
+				}
+				_, err = stream.Recv(ctx)
+				return resp.Message, notEOF(err)
+			}
+		},
+		"Chat": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
+			var all []streamclient.Option
+			for _, opt := range opts {
+				//lint:ignore SA1019 a stream client takes no other options
+				all = append(all, streamclient.ConvertOptionFrom(opt))
+			}
+			c, err := chatservice.NewChatStreamClientWithEtcd(conn, all...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return func(ctx context.Context) (string, error) {
+				defer runtime.KeepAlive(c)
+				stream, err := c.Download(ctx, &chat.Request{})
+				if err != nil {
+					return "", err
+				}
+				resp, err := stream.Recv()
+				if err != nil {
+					return "", err
+				}
+				_, err = stream.Recv()
+				return resp.Message, notEOF(err)
+			}
+		},
+	} {
+		t.Run(service, func(t *testing.T) {
+			cluster := etcdtest.Start(t)
+			cli := etcdClient(t, cluster.Endpoints())
+			t.Setenv(childService, service)
+			base := startChildren(t, cluster, 10*time.Second, 2)
+			inBase := func(addr string) bool { return addr == base[0].addr || addr == base[1].addr }
+			for name, opts := range routingBalancers {
+				t.Run(name, func(t *testing.T) {
+					lane := startLane(t, cluster)
+					conn := connect(t, cluster)
+					download := newDownload(t, conn, append(slices.Clone(opts), etcd.Lane("lane", laneOf), client.WithConnectTimeout(2*time.Second)))
+					cut := 0
+					open := func(in string) string {
+						t.Helper()
+						ctx, cancel := context.WithTimeout(inLane(in), patience)
+						defer cancel()
+						addr, err := download(ctx)
+						for cut > 0 && err != nil && !errors.Is(err, kerrors.ErrGetConnection) {
+							cut--
+							addr, err = download(ctx)
+						}
+						if err != nil {
+							t.Fatalf("a stream of lane %q: %v", in, err)
+						}
+						return addr
+					}
+					for range 10 {
+						if got := open("x"); got != lane.addr {
+							t.Fatalf("a stream of the lane went to %s, want %s", got, lane.addr)
+						}
+						if got := open(""); !inBase(got) {
+							t.Fatalf("a stream without a lane went to %s", got)
+						}
+					}
+					lane.kill(t)
+					defer remove(t, cli, "Chat", lane.addr) // the next one's lane is of one again
+					cut = 2
+					for range 30 {
+						if got := open("x"); !inBase(got) {
+							t.Fatalf("a stream of the lane went to %s, which was killed", got)
+						}
+					}
+				})
+			}
+		})
+	}
+}
