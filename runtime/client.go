@@ -9,9 +9,10 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 )
 
-// Resolver returns a resolver for client.WithResolver. The first Resolve of a service waits for etcd, for 3 s at most
-// whatever its context says, because Kitex shares it among callers; from then on Resolve answers at once with what was
-// last known, whether etcd can be reached or not, and even after the Conn is closed. No instances are not an error.
+// Resolver returns a resolver for client.WithResolver. The first Resolve of a service waits for etcd, for 3 s at most and no longer
+// than its context, and its error says why that was in vain; from then on Resolve answers at once with what was last known,
+// whether etcd can be reached or not, and even after the Conn is closed. A service without instances is an error of the call, so
+// that the next call asks again.
 //
 // With the resolver alone a client sees changes when Kitex asks next, every 5 s; with ClientOptions, at once.
 func (c *Conn) Resolver() discovery.Resolver {

@@ -41,11 +41,16 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := link.New(link.Config{Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, RetryDelay: cfg.Retry.RetryDelay, Credentials: cfg.AuthFunc})
+	events := newEventQueue(cfg.EventHandler)
+	l, err := link.New(link.Config{
+		Etcd: cfg.EtcdConfig, Client: cfg.Client, TLS: cfg.tlsFiles, Credentials: cfg.AuthFunc, RetryDelay: cfg.Retry.RetryDelay,
+		Notify: events.ofLink,
+	})
 	if err != nil {
+		events.close()
 		return nil, err
 	}
-	c := &Conn{cfg: cfg, events: newEventQueue(cfg.EventHandler), link: l, closed: make(chan struct{})}
+	c := &Conn{cfg: cfg, events: events, link: l, closed: make(chan struct{})}
 	c.registrar = registration.New(registration.Config{
 		Link:       l,
 		Prefix:     cfg.Prefix,

@@ -52,7 +52,7 @@
 //
 //   - Connect and the constructors of generated code never wait for etcd. Their errors are mistakes in settings or arguments.
 //   - Registering waits for etcd for 3 s at most; its error, which names etcd's endpoints, is that of the server's Run. With
-//     [WithBackgroundRegister] it waits half a second, and goes on beside the running server: [EventRecordLost] says that
+//     [WithBackgroundRegister] it waits half a second, and then goes on in the background: [EventRecordLost] says that
 //     it does, [EventRegistered] when it is done.
 //   - The first use of a service waits for etcd for 3 s at most, and fails when etcd did not answer. From then on no use of
 //     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most. With [WithSnapshots] the first

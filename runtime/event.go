@@ -9,6 +9,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/klog"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/picking"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
@@ -17,7 +18,7 @@ import (
 type EventType int
 
 // The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), of calls (Ejected,
-// Readmitted), and of operators' marks (Drained to InvalidMark).
+// Readmitted), of operators' marks (Drained to InvalidMark), and of the Conn as a whole (Refused, EtcdLost, EtcdFound).
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service stands at Key.
@@ -66,6 +67,12 @@ const (
 	EventUndrained
 	// EventInvalidMark: the mark at Key is malformed, for the reason in Err, and is ignored.
 	EventInvalidMark
+	// EventEtcdLost: etcd cannot be reached, or the member that is reached has no leader, for the reason in Err. The last known
+	// instances are served; records end with their lease unless EventEtcdFound comes first. A restart of etcd that takes less
+	// than 3 s is no such event.
+	EventEtcdLost
+	// EventEtcdFound: etcd answers again after EventEtcdLost.
+	EventEtcdFound
 )
 
 var eventNames = [...]string{
@@ -76,6 +83,7 @@ var eventNames = [...]string{
 	EventRefused:      "refused",
 	EventSnapshotUsed: "snapshot used",
 	EventDrained:      "drained", EventUndrained: "undrained", EventInvalidMark: "invalid mark",
+	EventEtcdLost: "etcd lost", EventEtcdFound: "etcd found",
 }
 
 // Known says whether t is one of the events above.
@@ -186,6 +194,11 @@ func (q *eventQueue) ofPicking(ev picking.Event) {
 		typ = EventEjected
 	}
 	q.send(Event{Type: typ, Service: ev.Service, Address: ev.Address, Err: ev.Err})
+}
+
+func (q *eventQueue) ofLink(ev link.Event) {
+	types := [...]EventType{link.EtcdLost: EventEtcdLost, link.EtcdFound: EventEtcdFound}
+	q.send(Event{Type: types[ev.Type], Err: ev.Err})
 }
 
 // close lets the handler see what is queued, for closeGrace at most: a handler that called Close itself would otherwise

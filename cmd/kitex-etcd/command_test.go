@@ -196,6 +196,36 @@ func TestLateLease(t *testing.T) {
 	}
 }
 
+// TestUnknownLeases: what etcd does not tell is explained, and what it was asked in vain is not asked for ever.
+func TestUnknownLeases(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	conn, err := etcd.Connect(cluster.Endpoints())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	cluster.Stop()
+	var records []etcd.Record
+	for id := range 10_000 {
+		records = append(records, etcd.Record{Lease: clientv3.LeaseID(id + 1)})
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	var stderr bytes.Buffer
+	p := &program{stdout: io.Discard, stderr: &stderr}
+	l, wait := askLeases(ctx, conn, records)
+	stop := l.progress(p)
+	wait()
+	stop()
+	l.explain(p)
+	if got := l.of(1).text(); got != "?" {
+		t.Errorf("the lease is %q", got)
+	}
+	if want := "etcd did not tell how long 10000 of 10000 have left: "; !strings.Contains(stderr.String(), want) {
+		t.Errorf("stderr is %q", stderr.String())
+	}
+}
+
 // TestManyLeases: 2,000 servers, each with a lease: every row is there, none says ?.
 func TestManyLeases(t *testing.T) {
 	const n = 2000

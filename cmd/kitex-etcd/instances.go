@@ -12,7 +12,8 @@ import (
 )
 
 func (p *program) instancesCommand() *cobra.Command {
-	return p.listing(&cobra.Command{
+	var snapshot string
+	cmd := p.listing(&cobra.Command{
 		Use:   "instances [SERVICE…]",
 		Short: "A line for each instance",
 		Long: `Prints the instances that are registered in etcd, of all services or of those named; SERVICE may be a pattern such as 'Order*'.
@@ -22,11 +23,20 @@ belongs to one that is late, dead or cut off. none stays until somebody deletes 
 mark keeps out of etcd; whether it still runs, etcd does not know. gone has a mark, which does not drain it, and is not registered.
 
 AGE is how long ago the server's process was granted its lease: since it started to register, or since it lost a lease. It is not known
-of servers of other libraries.`,
+of servers of other libraries.
+
+--snapshot FILE prints what a client stored with WithSnapshots, and asks no etcd.`,
 		Example: `  kitex-etcd instances 'Order*' -l zone=a
   kitex-etcd instances Hello -o json | jq -r .address`,
-		RunE: p.withConn(p.instances),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if snapshot != "" {
+				return p.snapshot(snapshot, args)
+			}
+			return p.withConn(p.instances)(cmd, args)
+		},
 	})
+	cmd.Flags().StringVar(&snapshot, "snapshot", "", "print what a client stored in this `file`, and ask no etcd")
+	return cmd
 }
 
 func (p *program) instances(cmd *cobra.Command, conn *etcd.Conn, args []string) error {

@@ -161,6 +161,22 @@ func (c *Cluster) Endpoints() []string {
 // Members returns the members, running or not.
 func (c *Cluster) Members() []*Member { return c.members }
 
+// Isolate cuts a running member off from the others, in both directions: its clients still reach it, and it has no leader.
+// Other members that were isolated before are so no longer; nil isolates none.
+func (c *Cluster) Isolate(isolated *Member) {
+	for _, m := range c.members {
+		for _, other := range c.members {
+			switch {
+			case m == other || !m.Running() || !other.Running():
+			case m == isolated || other == isolated:
+				m.etcd.Server.CutPeer(other.etcd.Server.MemberID())
+			default:
+				m.etcd.Server.MendPeer(other.etcd.Server.MemberID())
+			}
+		}
+	}
+}
+
 // Leader waits until the running members agree on a running leader, and returns
 // it; it returns ctx's error if they do not in time.
 func (c *Cluster) Leader(ctx context.Context) (*Member, error) {

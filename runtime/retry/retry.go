@@ -21,7 +21,7 @@ type Config struct {
 	MaxAttemptTimes uint
 	// ObserveDelay is the time between two checks of a registration that is in order. It must be positive.
 	ObserveDelay time.Duration
-	// RetryDelay is the time between two attempts of a repair, give or take a quarter at random. The first attempt is
+	// RetryDelay is the time between two attempts of a repair, spread at random by a quarter to either side. The first attempt is
 	// made at once. It must be positive.
 	RetryDelay time.Duration
 }

@@ -27,7 +27,7 @@ import (
 // hurry has a Conn's discovery do in tenths of a second what it does in seconds and minutes.
 func hurry() etcd.Option {
 	return withTiming(func(t *discovery.Timing) {
-		t.RPC, t.Probe = 500*time.Millisecond, 200*time.Millisecond
+		t.RPC = 500 * time.Millisecond
 		t.Check, t.Recheck = 300*time.Millisecond, 100*time.Millisecond
 		t.Idle = time.Hour
 	})

@@ -147,8 +147,11 @@ func TestResolveOfAnUnknownServiceFailsInTime(t *testing.T) {
 	defer c.Close()
 	canceled, cancel := context.WithCancel(context.Background())
 	cancel()
+	if _, err := c.Resolver().Resolve(canceled, testService); !errors.Is(err, context.Canceled) {
+		t.Errorf("Resolve of a caller that left: %v", err)
+	}
 	begin := time.Now()
-	_, err = c.Resolver().Resolve(canceled, testService)
+	_, err = c.Resolver().Resolve(context.Background(), testService)
 	if err == nil {
 		t.Fatal("Resolve succeeded without etcd")
 	}

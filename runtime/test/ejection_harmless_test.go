@@ -150,8 +150,12 @@ func TestEjectionHalfSlow(t *testing.T) {
 	events.wait(t, etcd.EventEjected, 2)
 	ejected := time.Now()
 	time.Sleep(3 * time.Second) // trials come and go
-	if failed := l.failedCalls(ejected.Add(100 * time.Millisecond)); len(failed) > 8 {
-		t.Errorf("%d failed calls in 3 s, want no more than the trials", len(failed))
+	since, failed := ejected.Add(100*time.Millisecond), 0
+	for _, s := range slow {
+		failed += len(l.failedAt(s.addr, since))
+	}
+	if failed > 8 {
+		t.Errorf("%d failed calls in 3 s, want no more than the trials", failed)
 	}
 	for _, s := range slow {
 		s.set(nil)
@@ -267,7 +271,7 @@ func TestEjectionOfTwo(t *testing.T) {
 	events.wait(t, etcd.EventEjected, 1)
 	l.called(t, servers[1].addr)
 	l.stop()
-	if failed := l.failedCalls(began); len(failed) > 1 { // one may have been under way
+	if failed := l.failedAt(servers[0].addr, began); len(failed) > 1 { // one may have been under way
 		t.Errorf("%d failed calls: %v", len(failed), failed[0].err)
 	}
 }
@@ -326,7 +330,7 @@ func TestEjectionPacketsDropped(t *testing.T) {
 	eventually(t, "it is called again", func() bool { return l.answeredBy(lost.addr, back) })
 	t.Logf("called %v after the way was back", time.Since(back))
 	l.stop()
-	all, late := l.failedCalls(began), l.failedCalls(began.Add(time.Second))
+	all, late := l.failedAt(lost.addr, began), l.failedAt(lost.addr, began.Add(time.Second))
 	t.Logf("%d connections were open; %d failed calls, %d of them begun after 1 s", open, len(all), len(late))
 	if len(all) > open+30 || len(late) > 4 {
 		t.Errorf("%d failed calls, %d of them late", len(all), len(late))
@@ -384,4 +388,24 @@ func TestEjectionLateFailures(t *testing.T) {
 	if s := conn.Services()[0]; s.Ejected != 0 {
 		t.Errorf("ejected although it is not listed: %+v", s)
 	}
+}
+
+// TestEjectionClose closes a Conn while instances are ejected and probed. Its goroutines end, which TestMain checks, and its
+// clients call on, all instances.
+func TestEjectionClose(t *testing.T) {
+	t.Parallel()
+	servers, conn, events := moodyServers(t, 5)
+	l := startLoad(t, conn, longPool(), client.WithConnectTimeout(200*time.Millisecond), client.WithRPCTimeout(400*time.Millisecond))
+	l.called(t, addrsOfMoody(servers)...)
+	servers[0].way.Drop(t)
+	servers[1].way.Shut()
+	events.wait(t, etcd.EventEjected, 2)
+	began := time.Now()
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("closed after %v", time.Since(began))
+	servers[0].way.Forward()
+	servers[1].way.Open(t)
+	l.called(t, addrsOfMoody(servers)...)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ type load struct {
 }
 
 type outcome struct {
-	addr  string // of an attempt
+	addr  string // of an attempt; of a call, that of its last attempt
 	begun time.Time
 	err   error
 }
@@ -42,18 +43,40 @@ type outcome struct {
 func startLoad(t *testing.T, conn *etcd.Conn, opts ...client.Option) *load {
 	t.Helper()
 	l := new(load)
-	// A loaded machine takes longer than Kitex's 50 ms to connect. What is gone refuses at once.
-	opts = append([]client.Option{client.WithConnectTimeout(time.Second), client.WithRPCTimeout(300 * time.Millisecond)}, opts...)
-	cli := newHello(t, conn, append(opts, client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
-		return func(ctx context.Context, req, resp any) error {
-			begun := time.Now()
-			err := next(ctx, req, resp)
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.attempts = append(l.attempts, outcome{rpcinfo.GetRPCInfo(ctx).To().Address().String(), begun, err})
-			return err
-		}
-	}))...)
+	cli := newHello(t, conn, append(l.options(), opts...)...)
+	l.start(t, func(ctx context.Context, key string) error {
+		_, err := cli.Echo(ctx, &api.Request{Message: key})
+		return err
+	})
+	return l
+}
+
+// lastAddr is the key of where a call's attempts write their address.
+type lastAddr struct{}
+
+// options are those of the client that l calls with.
+func (l *load) options() []client.Option {
+	return []client.Option{
+		// A loaded machine takes longer than Kitex's 50 ms to connect. What is gone refuses at once.
+		client.WithConnectTimeout(time.Second), client.WithRPCTimeout(300 * time.Millisecond),
+		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
+			return func(ctx context.Context, req, resp any) error {
+				begun, addr := time.Now(), rpcinfo.GetRPCInfo(ctx).To().Address().String()
+				if last, ok := ctx.Value(lastAddr{}).(*atomic.Value); ok {
+					last.Store(addr)
+				}
+				err := next(ctx, req, resp)
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				l.attempts = append(l.attempts, outcome{addr, begun, err})
+				return err
+			}
+		}),
+	}
+}
+
+// start calls until stop, or the end of the test.
+func (l *load) start(t *testing.T, call func(ctx context.Context, key string) error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -69,17 +92,18 @@ func startLoad(t *testing.T, conn *etcd.Conn, opts ...client.Option) *load {
 				return
 			}
 			calls.Go(func() {
+				var last atomic.Value
+				last.Store("")
 				begun := time.Now()
-				_, err := cli.Echo(context.Background(), &api.Request{Message: fmt.Sprint("key", i)})
+				err := call(context.WithValue(context.Background(), lastAddr{}, &last), fmt.Sprint("key", i))
 				l.mu.Lock()
 				defer l.mu.Unlock()
-				l.calls = append(l.calls, outcome{"", begun, err})
+				l.calls = append(l.calls, outcome{last.Load().(string), begun, err})
 			})
 		}
 	}()
 	l.stop = sync.OnceFunc(func() { cancel(); <-done })
 	t.Cleanup(l.stop)
-	return l
 }
 
 // failedCalls are the calls that failed and began after since.
@@ -93,6 +117,19 @@ func (l *load) failedCalls(since time.Time) (failed []outcome) {
 	}
 	return failed
 }
+
+// failedAt are the calls that failed at addr and began after since. A busy machine fails others, too.
+func (l *load) failedAt(addr string, since time.Time) (failed []outcome) {
+	for _, c := range l.failedCalls(since) {
+		if c.addr == addr {
+			failed = append(failed, c)
+		}
+	}
+	return failed
+}
+
+// String says what became of a call or an attempt.
+func (o outcome) String() string { return fmt.Sprintf("%s: %v", o.addr, o.err) }
 
 // at are the attempts at addr that began after since.
 func (l *load) at(addr string, since time.Time) (attempts []outcome) {
@@ -159,12 +196,13 @@ func TestEjectionKilled(t *testing.T) {
 			failed++
 		}
 	}
-	t.Logf("%d failed attempts, %d failed calls", failed, len(l.failedCalls(began)))
+	calls := l.failedAt(dead.addr, began)
+	t.Logf("%d failed attempts, %d failed calls", failed, len(calls))
 	if failed > 3 {
 		t.Errorf("%d attempts at the dead server, want 3 at most", failed)
 	}
 	// A call that the server had when it was killed has no other way than to fail.
-	if calls := l.failedCalls(began); len(calls) > 1 {
+	if len(calls) > 1 {
 		t.Errorf("%d failed calls, want none: %v", len(calls), calls)
 	}
 }
@@ -187,7 +225,7 @@ func TestEjectionStopped(t *testing.T) {
 	eventually(t, "the server is called again", func() bool { return l.answeredBy(hung.addr, woke) })
 	t.Logf("called %v after it went on", time.Since(woke))
 	l.stop()
-	all, late := l.failedCalls(began), l.failedCalls(began.Add(time.Second))
+	all, late := l.failedAt(hung.addr, began), l.failedAt(hung.addr, began.Add(time.Second))
 	t.Logf("%d failed calls, %d of them begun after 1 s", len(all), len(late))
 	if len(all) > 30 || len(late) > 4 {
 		t.Errorf("%d failed calls, %d of them late: want 30 and 4 at most", len(all), len(late))
@@ -245,7 +283,7 @@ func TestEjectionUnreachable(t *testing.T) {
 					failed++
 				}
 			}
-			calls := l.failedCalls(began)
+			calls := l.failedAt(way.Addr(), began)
 			t.Logf("%d failed attempts, %d failed calls", failed, len(calls))
 			if failed > 3 || len(calls) > 1 { // one may have been under way
 				t.Errorf("%d failed attempts and %d failed calls, want 3 and none: %v", failed, len(calls), calls)
@@ -304,4 +342,25 @@ func TestEjectionGeneric(t *testing.T) {
 		call()
 		return events.count(etcd.EventEjected) == 1
 	})
+}
+
+// TestBackupRequestsGoElsewhere: the second request of a call that takes long goes to another instance, although its balancer
+// knows one alone for its key.
+func TestBackupRequestsGoElsewhere(t *testing.T) {
+	t.Parallel()
+	servers, conn, _ := moodyServers(t, 3)
+	hash := loadbalance.NewConsistentHashOption(func(context.Context, any) string { return "key" })
+	cli := newHello(t, conn, longPool(), client.WithLoadBalancer(loadbalance.NewConsistBalancer(hash)),
+		client.WithConnectTimeout(time.Second), client.WithRPCTimeout(10*time.Second), client.WithBackupRequest(retry.NewBackupPolicy(20)))
+	first := echo(t, cli)
+	for _, s := range servers {
+		if s.addr == first {
+			release := make(chan struct{})
+			defer close(release)
+			s.set(func(string) error { <-release; return nil })
+		}
+	}
+	if second := echo(t, cli); second == first {
+		t.Errorf("%s answered, which does not answer", second)
+	}
 }

@@ -37,6 +37,7 @@ func TestHostileKeys(t *testing.T) {
 	journal := newJournal()
 	conn := connect(t, cluster, etcd.WithEventHandler(journal.add))
 	await(t, conn, "Hello", "127.0.0.1:1")
+	journal.wait(t, etcd.EventInvalidRecord, 1)
 	if n := journal.count(etcd.EventInvalidRecord); n != 1 {
 		t.Errorf("%d reports of the foreign keys, want 1", n)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -167,6 +168,35 @@ func TestMarkOutlivesARestart(t *testing.T) {
 	}
 	if !strings.Contains(got[0], `"weight":2`) || !strings.Contains(got[1], markedAddr) {
 		t.Errorf("etcd held %q", got)
+	}
+}
+
+// TestMarksOfManyServers: of hundreds of servers that start in the same moment none is in etcd that is drained.
+func TestMarksOfManyServers(t *testing.T) {
+	const n = 400
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster.Endpoints())
+	addr := func(i int) string { return fmt.Sprintf("127.0.0.1:%d", 1000+i) }
+	for i := range n {
+		putMark(t, cli, record.MarkKey(etcd.DefaultPrefix, "Hello", addr(i)), `{"drain":true}`)
+	}
+	raw := watchRaw(t, cli, "Hello")
+	conn, events := connectRegistry(t, cluster.Endpoints())
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			if err := conn.Registry().Register(serverInfo("Hello", addr(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	events.wait(t, etcd.EventDrained, n)
+	mustRegister(t, conn.Registry(), serverInfo("Hello", "127.0.0.1:1"))
+	last := getKey(t, cli, record.Key(etcd.DefaultPrefix, "Hello", "127.0.0.1:1"))
+	raw.until(t, last.ModRevision)
+	if seen := len(raw.events); seen != 1 {
+		t.Errorf("etcd saw %d changes, the first of %s; want that of the last server alone", seen, raw.events[0].Kv.Key)
 	}
 }
 

@@ -2,10 +2,8 @@ package discovery
 
 import (
 	"context"
-	"errors"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
@@ -20,16 +18,22 @@ func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
 	if w.reconnected {
 		limit = 1000
 	}
-	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.RPC)
-	resp, err := cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(limit), clientv3.WithKeysOnly(),
-		clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
-	cancel()
-	now := time.Now()
-	w.checkAt = now.Add(w.checkDelay())
-	if err != nil {
-		_ = w.cause(ctx, cli, err) // for its reset of a dead connection
-		return nil                 // an outage; the next connection brings the next check
+	turn, err := link.Await(ctx, w.link, w.timing.RPC, w.link.Reads)
+	var resp *clientv3.GetResponse
+	if err == nil {
+		err = w.link.Ask(ctx, w.timing.RPC, func(ctx context.Context) (err error) {
+			resp, err = cli.Get(ctx, w.prefix, clientv3.WithPrefix(), clientv3.WithLimit(limit), clientv3.WithKeysOnly(),
+				clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
+			return err
+		})
+		w.link.Reads <- turn
 	}
+	now := time.Now()
+	if err != nil { // an outage; the next connection brings the next check
+		w.checkAt = now.Add(link.Jitter(w.timing.Check))
+		return nil
+	}
+	w.checkAt = now.Add(link.Jitter(w.timing.Audit))
 	switch {
 	case resp.Header.Revision < w.highest:
 		return errRebuilt
@@ -48,22 +52,64 @@ func (w *watcher) check(ctx context.Context, cli *clientv3.Client) error {
 	return nil
 }
 
-// checkDelay grows with the service, because etcd sorts all of it for the answer.
-func (w *watcher) checkDelay() time.Duration {
-	return link.Jitter(w.timing.Check + time.Duration(w.roster.Keys())*w.timing.Check/1000)
+// spread is how long a watcher waits before its check after a new connection, so that those of many services are not all at once.
+func (d *Directory) spread() time.Duration {
+	return link.RandomUpTo(min(time.Duration(len(*d.services.Load()))*checkSpacing, maxSpread))
 }
 
-// cause adds to the error of a request what is wrong with the connection. One that takes everything and answers nothing
-// is closed: a request that its other end alone could answer, or fail, runs out of time too.
-func (w *watcher) cause(ctx context.Context, cli *clientv3.Client, err error) error {
-	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
-		return err
+const (
+	checkSpacing = 5 * time.Millisecond
+	maxSpread    = 10 * time.Second
+)
+
+// guard asks etcd now and then for its revision, for all services: one that has gone back is that of another etcd, behind a
+// connection that stands. It is a read of one key that does not exist, the cheapest there is. It also finds out that a connection is
+// dead, and keeps Synced true for services that do not change.
+func (d *Directory) guard(ctx context.Context) {
+	for link.Sleep(ctx, link.Jitter(d.timing.Check)) {
+		cli := d.link.Current()
+		key := d.anyPrefix() // which the role of the user lets us read
+		if cli == nil || key == "" {
+			continue
+		}
+		var revision int64
+		begin := time.Now()
+		err := d.link.Ask(clientv3.WithRequireLeader(ctx), d.timing.RPC, func(ctx context.Context) error {
+			resp, err := cli.Get(ctx, key, clientv3.WithCountOnly())
+			if err == nil {
+				revision = resp.Header.Revision
+			}
+			return err
+		})
+		switch {
+		case link.NoLeader(err):
+			d.link.Leaderless(err)
+		case err != nil:
+		case revision < d.highest.Load():
+			d.highest.Store(revision)
+			d.raiseDoubt()
+		default:
+			d.saw(revision)
+			d.confirmed.Store(begin.UnixNano())
+			d.link.Answered()
+		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, w.timing.Probe)
-	defer cancel()
-	local := &etcdserverpb.RangeRequest{Key: []byte(w.prefix), Serializable: true}
-	if _, err := etcdserverpb.NewKVClient(cli.ActiveConnection()).Range(ctx, local); err != nil && ctx.Err() != nil {
-		w.link.Reset()
+}
+
+// saw notes a revision of etcd.
+func (d *Directory) saw(revision int64) {
+	for {
+		highest := d.highest.Load()
+		if revision <= highest || d.highest.CompareAndSwap(highest, revision) {
+			return
+		}
 	}
-	return w.link.Explain(err)
+}
+
+// nextDoubt returns a channel that is closed when all watchers are to check.
+func (d *Directory) nextDoubt() <-chan struct{} { return *d.doubt.Load() }
+
+func (d *Directory) raiseDoubt() {
+	next := make(chan struct{})
+	close(*d.doubt.Swap(&next))
 }

@@ -10,7 +10,7 @@
 //	  watch lost, or wrong  │  │ └───────────────────read────────────────────┘
 //	                        └──┘ read again
 //
-// While a watch is lost the last snapshot is served. Followers of a service (Attach) are told of each new snapshot on the
+// An idle service has no goroutine. While a watch is lost the last snapshot is served. Followers of a service (Attach) are told of each new snapshot on the
 // watcher's goroutine.
 //
 // With a directory for them, a saver stores the lists in files, on one more goroutine. Where etcd is late with its first answer
@@ -42,25 +42,41 @@ type Config struct {
 	Context         context.Context // see WithTimingForTesting; may be nil
 }
 
-// Directory knows the services that a Conn discovers. A service enters it when it is first asked for and stays: its
-// last instances outlive any outage, and the Conn. Safe for concurrent use.
+// Directory knows the services that a Conn discovers. A service enters it when it is first asked for. When nobody uses it any more
+// its goroutine ends, and what is left is its last instances, which outlive any outage, and the Conn; one without instances leaves
+// the Directory. Safe for concurrent use.
 type Directory struct {
 	cfg    Config
 	link   *link.Link
 	timing Timing
+
+	streams   *streams
+	highest   atomic.Int64                  // the highest revision of etcd that any service has seen
+	confirmed atomic.Int64                  // when etcd last confirmed that it is the one that the watches stand on, in Unix nanoseconds
+	doubt     atomic.Pointer[chan struct{}] // closed and replaced when all watchers are to check
 
 	saver   *saver        // nil when lists are not stored
 	cluster atomic.Uint64 // etcd's cluster ID; 0 until it answered
 
 	pushes   pushes
 	services atomic.Pointer[map[string]*Service] // replaced, never changed: reading it takes no lock
-	adding   sync.Mutex                          // held while services is replaced
+
+	mu        sync.Mutex // held while services is replaced; guards what follows, and the lives of the services
+	running   int        // watchers
+	stopGuard context.CancelFunc
+	lastSeq   int64
 }
+
+// maxBlank bounds the followed services without instances: whoever may choose the names could fill the memory with them. Beyond it
+// a new one takes the place of the oldest that nobody uses at the moment.
+const maxBlank = 1000
 
 // New returns a Directory without services.
 func New(cfg Config) *Directory {
-	d := &Directory{cfg: cfg, link: cfg.Link, timing: timingOf(cfg.Context)}
+	d := &Directory{cfg: cfg, link: cfg.Link, timing: timingOf(cfg.Context), streams: newStreams()}
 	d.services.Store(&map[string]*Service{})
+	doubt := make(chan struct{})
+	d.doubt.Store(&doubt)
 	if cfg.SnapshotDir != "" {
 		d.saver = newSaver(d)
 		d.link.Start(d.saver.run)
@@ -76,32 +92,122 @@ func (d *Directory) Service(name string) (*Service, error) {
 	if err := record.CheckService(name); err != nil {
 		return nil, err
 	}
-	d.adding.Lock()
-	defer d.adding.Unlock()
-	services := *d.services.Load()
-	if s := services[name]; s != nil {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s := (*d.services.Load())[name]; s != nil {
 		return s, nil
 	}
-	s := &Service{dir: d, name: name, prefix: record.ServicePrefix(d.cfg.Prefix, name), wake: make(chan struct{}, 1)}
+	s := &Service{dir: d, name: name, prefix: record.ServicePrefix(d.cfg.Prefix, name)}
 	s.latest.Store(&snapshot{replaced: make(chan struct{})})
-	w := &watcher{
+	s.watcher = &watcher{
 		Service: s,
 		link:    d.link,
 		notify:  d.cfg.Notify,
 		timing:  d.timing,
+		saver:   d.saver,
 		roster:  roster.New(s.prefix, d.cfg.DefaultWeight, d.cfg.EmptyProtection),
 	}
-	if !d.link.Start(w.run) {
+	d.evict()
+	if !d.start(s) {
 		return nil, link.ErrClosed
 	}
-	services = maps.Clone(services)
-	services[name] = s
-	d.services.Store(&services)
-	if d.saver != nil {
-		s.Attach(d.saver)
-		d.saver.Changed() // for what was published before
-	}
+	d.saver.notice() // for what was published before
 	return s, nil
+}
+
+// start follows a service, which enters the Directory. The mutex is held.
+func (d *Directory) start(s *Service) bool {
+	ctx, cancel := context.WithCancel(d.link.Running())
+	if !d.link.Start(func(context.Context) { s.watcher.run(ctx) }) {
+		cancel()
+		return false
+	}
+	s.cancel = cancel
+	d.lastSeq++
+	s.seq = d.lastSeq
+	if d.running++; d.running == 1 {
+		ctx, stop := context.WithCancel(d.link.Running())
+		d.stopGuard = stop
+		d.link.Start(func(context.Context) { d.guard(ctx) })
+	}
+	if (*d.services.Load())[s.name] == nil {
+		services := maps.Clone(*d.services.Load())
+		services[s.name] = s
+		d.services.Store(&services)
+	}
+	return true
+}
+
+// rouse has a service followed that is used again.
+func (d *Directory) rouse(s *Service) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if s.cancel != nil {
+		s.roused = true
+		return
+	}
+	d.start(s)
+}
+
+// settling tells that a watcher is about to rest: uses from now on have it go on.
+func (d *Directory) settling(s *Service) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s.roused = false
+}
+
+// rest ends the following of a service that nobody uses, whose watcher ran for as long as ctx. It is the last thing that the watcher
+// does, unless rest says false: somebody uses the service again.
+func (d *Directory) rest(ctx context.Context, s *Service) (ended bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	needed := (s.roused || s.waiting.Load() > 0) && d.link.Running().Err() == nil
+	if needed && ctx.Err() == nil {
+		return false
+	}
+	s.cancel()
+	s.cancel = nil
+	if d.running--; d.running == 0 {
+		d.stopGuard()
+	}
+	switch services := *d.services.Load(); {
+	case needed: // it was evicted in the moment of its use
+		d.start(s)
+	case services[s.name] == s && s.blank() && d.link.Running().Err() == nil:
+		services = maps.Clone(services)
+		delete(services, s.name)
+		d.services.Store(&services)
+	}
+	return true
+}
+
+// evict makes room for another service. The mutex is held.
+func (d *Directory) evict() {
+	var oldest *Service
+	blank := 0
+	if d.running < maxBlank {
+		return
+	}
+	for _, s := range *d.services.Load() {
+		if s.cancel == nil || !s.blank() {
+			continue
+		}
+		blank++
+		if s.waiting.Load() == 0 && !s.roused && (oldest == nil || s.seq < oldest.seq) {
+			oldest = s
+		}
+	}
+	if blank >= maxBlank && oldest != nil {
+		oldest.cancel()
+	}
+}
+
+// anyPrefix returns the prefix of one of the services; empty if there is none.
+func (d *Directory) anyPrefix() string {
+	for _, s := range *d.services.Load() {
+		return s.prefix
+	}
+	return ""
 }
 
 // Known returns the entry of a service that was asked for before, nil for any other.

@@ -2,6 +2,7 @@ package discovery
 
 import (
 	"context"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,8 +22,8 @@ const (
 	maxLookGap   = time.Minute      // between two looks for files that grow old
 )
 
-// saver writes the lists of a Directory into files, for the next process that starts while etcd is away. It is a Follower
-// of every service, which makes it look; its goroutine owns the rest of it. A disk that fails holds up nothing else.
+// saver writes the lists of a Directory into files, for the next process that starts while etcd is away. Publications make it
+// look; its goroutine owns the rest of it. A disk that fails holds up nothing else.
 type saver struct {
 	dir   *Directory
 	store *files.Store
@@ -63,16 +64,16 @@ func newSaver(d *Directory) *saver {
 	return s
 }
 
-// Changed makes the saver look. It is called on the way of a publication, and costs next to nothing.
-func (s *saver) Changed() {
+// notice makes the saver look at the lists. It is called on the way of a publication, and costs next to nothing.
+func (s *saver) notice() {
+	if s == nil {
+		return
+	}
 	select {
 	case s.changed <- struct{}{}:
 	default:
 	}
 }
-
-// Settle is for Kitex's cache.
-func (s *saver) Settle() {}
 
 func (s *saver) run(ctx context.Context) {
 	s.store.Sweep(time.Now())
@@ -98,7 +99,9 @@ func (s *saver) lookGap() time.Duration { return min(maxLookGap, s.renewal()) }
 // look writes what has to be written now, and says when there may be something again.
 func (s *saver) look(ctx context.Context) (next time.Time) {
 	next = time.Now().Add(s.lookGap())
-	for _, svc := range *s.dir.services.Load() {
+	services := *s.dir.services.Load()
+	maps.DeleteFunc(s.saved, func(svc *Service, _ saved) bool { return services[svc.name] != svc })
+	for _, svc := range services {
 		if ctx.Err() != nil {
 			return next
 		}
@@ -108,7 +111,7 @@ func (s *saver) look(ctx context.Context) (next time.Time) {
 		}
 		confirmed := svc.Synced() // the list, read after it, is as new or newer
 		snap := svc.snapshot()
-		if snap.phase < current {
+		if snap.phase < current || confirmed.IsZero() { // not what etcd said
 			continue
 		}
 		last, known := s.saved[svc]

@@ -55,8 +55,6 @@ func runSaver(t *testing.T) *testSaver {
 		}
 		return nil
 	}
-	d.saver = s.saver
-	svc.Attach(s.saver)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -84,6 +82,7 @@ func (s *testSaver) show(n int) {
 	}
 	s.svc.synced.Store(time.Now().UnixNano())
 	s.svc.ShowForTesting(list)
+	s.notice()
 }
 
 // lines is a log.
@@ -165,7 +164,7 @@ func TestWhatEtcdDidNotSayIsNotWritten(t *testing.T) {
 		s := runSaver(t)
 		for _, phase := range []phase{unsynced, stored} {
 			s.svc.swap(&snapshot{phase: phase})
-			s.Changed()
+			s.notice()
 			synctest.Wait()
 		}
 		if n := len(s.written()); n != 0 {
@@ -209,18 +208,19 @@ func TestAStoredListThatIsUnfit(t *testing.T) {
 	d, svc := NewForTesting("s")
 	svc.swap(&snapshot{})
 	store := &files.Store{Dir: t.TempDir(), MaxAge: time.Hour, Endpoints: []string{"e:1"}, Prefix: "p", Program: "prog"}
-	d.saver = &saver{dir: d, store: store}
-	w := &watcher{Service: svc, timing: defaultTiming, roster: roster.New("p/s/", 10, time.Minute), notify: func(ev Event) { t.Errorf("%+v", ev) }}
+	w := &watcher{Service: svc, saver: &saver{dir: d, store: store}, timing: defaultTiming, roster: roster.New("p/s/", 10, time.Minute), notify: func(ev Event) { t.Errorf("%+v", ev) }}
 
 	w.restore() // there is none
-	if err := store.Save(1, "s", time.Now(), nil); err != nil {
-		t.Fatal(err)
+	inst := files.Instance{Key: "p/s/a:1", Record: record.Record{Network: "tcp", Address: "a:1", Weight: 10}}
+	for _, list := range [][]files.Instance{{inst}, nil} {
+		if err := store.Save(1, "s", time.Now(), list); err != nil {
+			t.Fatal(err)
+		}
 	}
 	w.restore() // it is empty
 	if got := log.take(); len(got) != 0 {
 		t.Errorf("the log has %q", got)
 	}
-	inst := files.Instance{Key: "p/s/a:1", Record: record.Record{Network: "tcp", Address: "a:1", Weight: 10}}
 	if err := store.Save(1, "s", time.Now().Add(-2*time.Hour), []files.Instance{inst}); err != nil {
 		t.Fatal(err)
 	}

@@ -21,12 +21,19 @@ type Service struct {
 	name   string
 	prefix string // of its keys
 
-	latest  atomic.Pointer[snapshot] // never nil
-	settled atomic.Pointer[snapshot] // what Kitex's cache is told; nil until the first
-	synced  atomic.Int64             // when etcd last confirmed it, in Unix nanoseconds
-	used    atomic.Bool              // set by every use, cleared by the watcher
-	readers atomic.Int32             // who watch it
-	wake    chan struct{}            // a use of an idle service; one value waits
+	latest   atomic.Pointer[snapshot] // never nil
+	settled  atomic.Pointer[snapshot] // what Kitex's cache is told; nil until the first
+	synced   atomic.Int64             // when etcd last confirmed it, in Unix nanoseconds
+	used     atomic.Bool              // set by every use, cleared by the watcher
+	readers  atomic.Int32             // who watch it
+	waiting  atomic.Int32             // who wait for its first snapshot
+	standing atomic.Bool              // there is a watch
+	had      atomic.Bool              // there were instances
+
+	watcher *watcher           // of whoever runs it
+	cancel  context.CancelFunc // ends the watcher; nil while there is none; guarded by the Directory's mutex, as are the next two
+	roused  bool               // was used since its watcher last wanted to rest
+	seq     int64              // in the order in which watchers were started
 
 	changes   atomic.Uint64 // lists that differed from the one before
 	invalid   atomic.Int64  // keys that are not instances, and
@@ -68,10 +75,7 @@ func (s *Service) catchUp() *snapshot {
 		case snap.phase == waking && !time.Now().Before(snap.wakeBy):
 			return snap
 		}
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
+		s.dir.rouse(s)
 		if timeout == nil {
 			t := time.NewTimer(s.dir.timing.Wake)
 			defer t.Stop()
@@ -93,7 +97,10 @@ func (s *Service) get(ctx context.Context) (*snapshot, error) {
 	if snap.phase != unsynced {
 		return snap, nil
 	}
-	deadline := time.NewTimer(s.dir.timing.Resolve)
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	s.dir.rouse(s)
+	deadline := time.NewTimer(s.patience(ctx))
 	defer deadline.Stop()
 	for {
 		if link.Refused(snap.err) {
@@ -104,10 +111,7 @@ func (s *Service) get(ctx context.Context) (*snapshot, error) {
 		case <-deadline.C:
 			return nil, s.failed(snap.err)
 		case <-ctx.Done():
-			if snap.err == nil {
-				return nil, s.failed(ctx.Err())
-			}
-			return nil, s.failed(snap.err)
+			return nil, s.failed(fmt.Errorf("the caller left before etcd answered: %w", ctx.Err()))
 		case <-s.dir.link.Closing().Done():
 			return nil, link.ErrClosed
 		}
@@ -117,9 +121,19 @@ func (s *Service) get(ctx context.Context) (*snapshot, error) {
 	}
 }
 
+// patience is how long a caller waits for the first snapshot: a little less than its deadline, so that it hears of the cause.
+func (s *Service) patience(ctx context.Context) time.Duration {
+	wait := s.dir.timing.Resolve
+	if deadline, ok := ctx.Deadline(); ok {
+		left := time.Until(deadline)
+		wait = min(wait, left-min(left/10, 50*time.Millisecond))
+	}
+	return wait
+}
+
 func (s *Service) failed(cause error) error {
 	if cause == nil {
-		cause = context.DeadlineExceeded
+		cause = context.DeadlineExceeded // the link knows why
 	}
 	return link.Failed(s.dir.link.Explain(cause), fmt.Sprintf("find the instances of %s (keys %s…) at %s", s.name, s.prefix, s.dir.link.Target()))
 }
@@ -132,10 +146,23 @@ func (s *Service) Prefix() string { return s.prefix }
 
 // Synced returns when etcd last confirmed the instances; zero if it never has.
 func (s *Service) Synced() time.Time {
-	if at := s.synced.Load(); at != 0 {
-		return time.Unix(0, at)
+	at := s.synced.Load()
+	if at == 0 {
+		return time.Time{}
 	}
-	return time.Time{}
+	if s.standing.Load() {
+		at = max(at, s.dir.confirmed.Load())
+	}
+	return time.Unix(0, at)
+}
+
+// blank says whether nothing is known of the service that is worth remembering, and nobody needs its entry.
+func (s *Service) blank() bool {
+	others := len(s.attached())
+	if s.dir.saver != nil {
+		others-- // the saver is attached to all
+	}
+	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && others <= 0
 }
 
 // Changes returns how many lists differed from the one before.
@@ -154,7 +181,7 @@ func (s *Service) Idle() bool { return s.snapshot().phase == idle }
 // moment to catch up.
 func (s *Service) Use() []discovery.Instance { return s.use().instances }
 
-// Latest is Use for those who only look: it never blocks, and it is no use of the service.
+// Latest is Use for those who only look: it never blocks, and does not count as a use of the service.
 func (s *Service) Latest() []discovery.Instance { return s.snapshot().instances }
 
 // Settled returns the list that Kitex's cache is to be told: Latest, as soon as it has not changed for a while. It says
@@ -166,8 +193,14 @@ func (s *Service) Settled() (list []discovery.Instance, ok bool) {
 	return nil, false
 }
 
-// Get is Use for a service that etcd may not have answered about yet: it waits for that, for 3 s at most or until ctx ends.
-// The error then says why it was in vain.
+// Known says whether etcd has answered about the service.
+func (s *Service) Known() bool { return s.snapshot().phase != unsynced }
+
+// Had says whether the service ever had instances, for as long as it has been followed.
+func (s *Service) Had() bool { return s.had.Load() }
+
+// Get is Use for a service that etcd may not have answered about yet: it waits for that, for 3 s at most, until a little before
+// the deadline of ctx, or until ctx ends. The error then says why it was in vain.
 func (s *Service) Get(ctx context.Context) ([]discovery.Instance, error) {
 	snap, err := s.get(ctx)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // awaiting runs ask, which waits for etcd and touches nothing of the watcher. When that is the first answer of etcd for
 // this service, and it takes its time, the list that an earlier process stored is shown meanwhile.
 func (w *watcher) awaiting(ask func()) {
-	if w.dir.saver == nil || w.restored || w.snapshot().phase != unsynced {
+	if w.saver == nil || w.restored || w.snapshot().phase != unsynced {
 		ask()
 		return
 	}
@@ -38,7 +38,7 @@ func (w *watcher) awaiting(ask func()) {
 // restore shows the stored list, if there is one that is fit to be used. An empty one is not: to wait for etcd is better.
 func (w *watcher) restore() {
 	now := time.Now()
-	list, path, err := w.dir.saver.store.Load(w.name, now)
+	list, path, err := w.saver.store.Load(w.name, now)
 	if err != nil {
 		klog.Warnf("etcd: service %s: no stored list is used: %v", w.name, err)
 		return

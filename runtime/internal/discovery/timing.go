@@ -9,9 +9,9 @@ import (
 type Timing struct {
 	Resolve    time.Duration // how long a first Resolve waits for etcd
 	Stored     time.Duration // how long etcd has for its first answer until a stored list is shown
-	RPC        time.Duration // how long a request to etcd may take
-	Probe      time.Duration // how long a request may take that is answered by the member alone
-	Check      time.Duration // between two checks of a quiet watch
+	RPC        time.Duration // how long nothing may arrive from etcd while a request waits for its answer
+	Check      time.Duration // between two questions for etcd's revision, one for all services
+	Audit      time.Duration // between two comparisons of a service with etcd over one connection
 	Recheck    time.Duration // until a check that did not match is repeated
 	Settle     time.Duration // until Kitex's cache hears of a change; twice that at most
 	Idle       time.Duration // how long an unused service keeps its watch
@@ -25,8 +25,8 @@ var defaultTiming = Timing{
 	Resolve:    3 * time.Second,
 	Stored:     300 * time.Millisecond,
 	RPC:        2 * time.Second,
-	Probe:      500 * time.Millisecond,
 	Check:      30 * time.Second,
+	Audit:      30 * time.Minute,
 	Recheck:    time.Second,
 	Settle:     1500 * time.Millisecond,
 	Idle:       3 * time.Minute,

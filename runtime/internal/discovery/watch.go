@@ -42,6 +42,13 @@ type watcher struct {
 	settling *snapshot // becomes the settled one at settleAt; nil when none waits
 	settleAt time.Time
 
+	listing listing // the list that is being read
+
+	up     <-chan struct{} // closed when there is a new connection since the list was read
+	doubt  <-chan struct{} // closed when all watchers are to check, since the list was read
+	listed bool            // the list was read, and no watch made yet
+
+	lookAt  time.Time // when to see whether the service is used
 	checkAt time.Time
 	doubts  int   // how many checks in a row did not match
 	doubted int64 // the roster's revision at the first of them
@@ -49,6 +56,7 @@ type watcher struct {
 	reconnected bool
 	usedAt      time.Time // when the service was last seen in use
 	began       time.Time // when etcd was first asked
+	saver       *saver    // nil when lists are not stored
 	restored    bool      // the stored list was looked for
 }
 
@@ -62,26 +70,55 @@ var (
 	errEnded    = errors.New("etcd ended the watch without a reason")
 )
 
-// run follows the service until ctx ends.
+// run follows the service until ctx ends, or nobody uses it.
 func (w *watcher) run(ctx context.Context) {
-	w.usedAt = time.Now()
-	w.began = w.usedAt
 	for {
-		err := w.follow(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == errIdle:
-			if !w.sleep(ctx) {
-				return
+		w.rise()
+		for {
+			err := w.follow(ctx)
+			if ctx.Err() != nil || err == errIdle {
+				break
 			}
-		default:
 			w.fail(err)
-			if !w.pause(ctx) {
-				return
+			if !w.pause(ctx) || w.unused(time.Now()) {
+				break
 			}
 		}
+		if w.settleDown(); w.dir.rest(ctx, w.Service) {
+			return
+		}
 	}
+}
+
+// rise begins to follow.
+func (w *watcher) rise() {
+	w.usedAt = time.Now()
+	w.began = w.usedAt
+	w.lookAt = w.usedAt.Add(link.Jitter(w.timing.Check))
+	if w.snapshot().phase == idle {
+		w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake), confirmed: w.snapshot().confirmed})
+	}
+}
+
+// settleDown ends to follow. What is known stays.
+func (w *watcher) settleDown() {
+	w.following, w.lostFor, w.listed, w.failures = time.Time{}, nil, false, 0
+	w.dir.settling(w.Service)
+	if w.snapshot().phase != unsynced {
+		w.swap(&snapshot{instances: w.roster.List(), phase: idle, confirmed: w.snapshot().confirmed})
+	}
+}
+
+// unused says, now and then, whether nobody has used the service for long.
+func (w *watcher) unused(now time.Time) bool {
+	if now.Before(w.lookAt) {
+		return false
+	}
+	w.lookAt = now.Add(link.Jitter(w.timing.Check))
+	if w.used.Swap(false) || w.readers.Load() > 0 || w.waiting.Load() > 0 || w.snapshot().phase == stored {
+		w.usedAt = now
+	}
+	return now.Sub(w.usedAt) >= w.timing.Idle
 }
 
 // fail reports the first failure of a row and tells those who wait for the first snapshot.
@@ -90,7 +127,9 @@ func (w *watcher) fail(err error) {
 		w.failures = 0
 	}
 	w.failures++
-	w.link.RefusedWatch(err, w.stream)
+	if !w.link.RefusedWatch(err, w.stream) && link.NoLeader(err) {
+		w.link.Leaderless(err)
+	}
 	first := w.lostFor == nil
 	w.lostFor = err
 	w.rebuilt = w.rebuilt || err == errRebuilt
@@ -100,7 +139,7 @@ func (w *watcher) fail(err error) {
 	if first && !w.following.IsZero() {
 		w.notify(Event{Type: WatchLost, Service: w.name, Err: err})
 	}
-	if first && !errors.Is(err, rpctypes.ErrCompacted) {
+	if first && !errors.Is(err, rpctypes.ErrCompacted) && !link.Unanswered(err) && !link.NoLeader(err) { // the Conn tells of those, once
 		known := ""
 		if w.snapshot().phase != unsynced {
 			known = "; calls go to the instances last known"
@@ -129,26 +168,27 @@ func (w *watcher) pause(ctx context.Context) bool {
 	return ctx.Err() == nil
 }
 
-// follow reads the service and applies what happens to it, for as long as that goes well.
+// follow reads the service and applies what happens to it, for as long as that goes well. A list that was read is kept when no
+// watch came of it.
 func (w *watcher) follow(ctx context.Context) error {
 	cli, err := w.client(ctx)
 	if err != nil {
 		return err
 	}
-	if err := w.read(ctx, cli); err != nil {
+	if !w.listed {
+		if err := w.read(ctx, cli); err != nil {
+			return err
+		}
+	}
+	watchCtx, events, stop, err := w.watch(ctx, cli)
+	defer stop()
+	if err != nil {
 		return err
 	}
-	up := w.link.NextUp()
-	watchCtx, stream := w.link.WatchContext(ctx)
-	watchCtx, stop := context.WithCancel(watchCtx)
-	w.stream = stream
-	defer stop()
-	created := time.AfterFunc(w.timing.RPC, stop)
-	events := cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
-	if !created.Stop() {
-		return fmt.Errorf("etcd accepted no watch within %v", w.timing.RPC)
-	}
+	w.listed, w.lostFor = false, nil
 	w.following = time.Now()
+	w.standing.Store(true)
+	defer w.standing.Store(false)
 	alarm := time.NewTimer(0)
 	defer alarm.Stop()
 	for {
@@ -160,11 +200,16 @@ func (w *watcher) follow(ctx context.Context) error {
 			if err := w.apply(&resp); err != nil {
 				return err
 			}
-		case <-up:
-			up = w.link.NextUp()
-			w.checkAt, w.reconnected = time.Time{}, true
+		case <-w.up:
+			w.up = w.link.NextUp()
+			w.reconnected = true
+			w.checkAt = time.Now().Add(w.dir.spread())
+		case <-w.doubt:
+			w.doubt = w.dir.nextDoubt()
+			w.reconnected = true
+			w.checkAt = time.Time{}
 		case <-alarm.C:
-		case <-ctx.Done():
+		case <-watchCtx.Done():
 			return ctx.Err()
 		}
 		if err := w.duties(ctx, cli); err != nil {
@@ -172,6 +217,23 @@ func (w *watcher) follow(ctx context.Context) error {
 		}
 		alarm.Reset(time.Until(w.nextDuty()))
 	}
+}
+
+// watch has etcd watch the service from the next revision on. It returns when etcd has accepted that; stop ends it.
+func (w *watcher) watch(ctx context.Context, cli *clientv3.Client) (watchCtx context.Context, events clientv3.WatchChan, stop func(), err error) {
+	n, err := w.dir.streams.acquire(ctx, w.link, w.timing.RPC)
+	if err != nil {
+		return nil, nil, func() {}, err
+	}
+	defer w.dir.streams.release(n)
+	watchCtx, w.stream = w.dir.streams.context(ctx, w.link, n)
+	watchCtx, dog := w.link.Watchdog(watchCtx, &w.dir.streams.routes[n], w.timing.RPC)
+	dog.Arm()
+	events = cli.Watch(watchCtx, w.prefix, clientv3.WithPrefix(), clientv3.WithRev(w.highest+1))
+	if !dog.Disarm() {
+		err = fmt.Errorf("etcd accepted no watch: %w", dog.Explain(watchCtx, nil))
+	}
+	return watchCtx, events, dog.Stop, err
 }
 
 // client waits for the etcd client to exist, for as long as one request may take.
@@ -182,33 +244,19 @@ func (w *watcher) client(ctx context.Context) (cli *clientv3.Client, err error) 
 	return cli, err
 }
 
-// read takes over all of the service's records.
-func (w *watcher) read(ctx context.Context, cli *clientv3.Client) error {
-	rpcCtx, cancel := context.WithTimeout(ctx, w.timing.RPC*time.Duration(1+min(w.failures, 4)))
-	var resp *clientv3.GetResponse
-	var err error
-	w.awaiting(func() { resp, err = cli.Get(rpcCtx, w.prefix, clientv3.WithPrefix()) })
-	cancel()
-	if err != nil {
-		return w.cause(ctx, cli, err)
-	}
-	w.dir.cluster.Store(resp.Header.ClusterId)
-	now := time.Now()
-	if resp.Header.Revision < w.highest {
+// takeOver makes the roster hold what etcd holds at a revision.
+func (w *watcher) takeOver(kvs []*mvccpb.KeyValue, revision int64) (now time.Time) {
+	now = time.Now()
+	if revision < w.highest {
 		w.lostFor, w.rebuilt = errRebuilt, true
 	}
 	var ignored ignoredKeys
-	w.roster.Replace(resp.Kvs, resp.Header.Revision, w.rebuilt, now, ignored.add)
+	w.roster.Replace(kvs, revision, w.rebuilt, now, ignored.add)
 	w.report(&ignored)
-	w.highest, w.rebuilt = resp.Header.Revision, false
+	w.highest, w.rebuilt = revision, false
+	w.dir.saw(revision)
 	w.heard(now)
-	w.judge(ctx, cli)
-	w.publish(now)
-	w.notify(Event{Type: Synced, Service: w.name, Err: w.lostFor})
-	w.lostFor = nil
-	w.doubts, w.reconnected = 0, false
-	w.checkAt = now.Add(w.checkDelay())
-	return nil
+	return now
 }
 
 // apply takes over a response of the watch.
@@ -228,6 +276,7 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 	}
 	w.report(&ignored)
 	w.highest = max(w.highest, resp.Header.Revision)
+	w.dir.saw(resp.Header.Revision)
 	w.change(now)
 	w.heard(now)
 	return nil
@@ -235,11 +284,14 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 
 // judge finds out why instances went, where that matters, and protects the list from becoming empty without cause.
 func (w *watcher) judge(ctx context.Context, cli *clientv3.Client) {
-	ctx, cancel := context.WithTimeout(ctx, w.timing.RPC)
-	defer cancel()
 	for _, lease := range w.roster.Questions() {
-		resp, err := cli.TimeToLive(ctx, clientv3.LeaseID(lease))
-		w.roster.Answer(lease, err == nil && resp.TTL > 0)
+		lives := false
+		_ = w.link.Ask(ctx, w.timing.RPC, func(ctx context.Context) error {
+			resp, err := cli.TimeToLive(ctx, clientv3.LeaseID(lease))
+			lives = err == nil && resp.TTL > 0
+			return err
+		})
+		w.roster.Answer(lease, lives)
 	}
 	w.roster.Protect()
 }
@@ -263,13 +315,11 @@ func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
 	if w.settling != nil && !now.Before(w.settleAt) {
 		w.settle(now)
 	}
+	if w.unused(now) {
+		return errIdle
+	}
 	if now.Before(w.checkAt) {
 		return nil
-	}
-	if w.used.Swap(false) || w.readers.Load() > 0 {
-		w.usedAt = now
-	} else if now.Sub(w.usedAt) >= w.timing.Idle {
-		return errIdle
 	}
 	return w.check(ctx, cli)
 }
@@ -277,6 +327,9 @@ func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
 // nextDuty is when duties has something to do again.
 func (w *watcher) nextDuty() time.Time {
 	next := w.checkAt
+	if w.lookAt.Before(next) {
+		next = w.lookAt
+	}
 	if at := w.published.Add(w.gap); w.responses > 0 && at.Before(next) {
 		next = at
 	}
@@ -328,10 +381,14 @@ func (w *watcher) publish(now time.Time) {
 		return
 	}
 	w.swap(&snapshot{instances: list, phase: current})
+	if len(list) > 0 && !w.had.Load() {
+		w.had.Store(true)
+	}
 	followers := w.attached()
 	for _, f := range followers {
 		f.Changed()
 	}
+	w.saver.notice()
 	if differs {
 		w.changes.Add(1)
 	}
@@ -356,24 +413,6 @@ func (w *watcher) settle(now time.Time) {
 	} else {
 		w.settling, w.settleAt = latest, now.Add(w.timing.Settle)
 	}
-}
-
-// sleep gives the watch up until the service is used again.
-func (w *watcher) sleep(ctx context.Context) bool {
-	w.following, w.lostFor = time.Time{}, nil
-	select {
-	case <-w.wake: // from before
-	default:
-	}
-	w.swap(&snapshot{instances: w.roster.List(), phase: idle})
-	select {
-	case <-w.wake:
-	case <-ctx.Done():
-		return false
-	}
-	w.usedAt = time.Now()
-	w.swap(&snapshot{instances: w.roster.List(), phase: waking, wakeBy: w.usedAt.Add(w.timing.Wake)})
-	return true
 }
 
 func (w *watcher) heard(now time.Time) { w.synced.Store(now.UnixNano()) }

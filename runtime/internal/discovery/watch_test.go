@@ -18,7 +18,7 @@ func TestPublicationsArePaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Service{name: "s", prefix: "p/s/"}
 		s.latest.Store(&snapshot{replaced: make(chan struct{})})
-		w := &watcher{Service: s, timing: defaultTiming, roster: roster.New(s.prefix, 10, time.Minute), checkAt: time.Now().Add(time.Hour)}
+		w := &watcher{Service: s, timing: defaultTiming, roster: roster.New(s.prefix, 10, time.Minute), checkAt: time.Now().Add(time.Hour), lookAt: time.Now().Add(time.Hour)}
 		published := 0
 		duties := func() {
 			before := s.snapshot()

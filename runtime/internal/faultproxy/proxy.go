@@ -1,5 +1,5 @@
 // Package faultproxy stands between a client and a server and plays the network
-// faults that neither can play for itself: connections cut, refused, held, or open
+// faults that neither can play for itself: connections cut, refused, held, slow, or open
 // but dead. It is for tests only.
 //
 // It is not built on Shopify/toxiproxy, the well-kept library for this, because that
@@ -20,15 +20,18 @@ import (
 // A Proxy forwards TCP connections to a target until told otherwise. Its methods
 // may be called concurrently.
 type Proxy struct {
-	target  string
 	addr    string
 	running sync.WaitGroup
 
+	there, back line // to the target, and from it
+
 	mu       sync.Mutex
+	target   string // of new connections
 	listener net.Listener
 	changed  sync.Cond // the mode, or a link's state
 	mode     mode
 	links    map[*link]struct{}
+	made     int        // how many links there ever were
 	fillers  []net.Conn // of the queue of connections that nobody accepts, while packets are dropped
 }
 
@@ -77,7 +80,21 @@ func (p *Proxy) Conns() int {
 	return len(p.links)
 }
 
-// Forward ends every fault. What Pause held is delivered; what BlackHole swallowed is
+// Made returns the number of connections that clients made since the start.
+func (p *Proxy) Made() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.made
+}
+
+// Target has new connections go to another target.
+func (p *Proxy) Target(target string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.target = target
+}
+
+// Forward ends every fault but a Line. What Pause held is delivered; what BlackHole swallowed is
 // lost, and so are the connections that were open under it: only new ones work.
 func (p *Proxy) Forward() { p.set(forward) }
 
@@ -166,6 +183,7 @@ func (p *Proxy) accept(listener net.Listener) {
 		l := &link{client: client}
 		p.mu.Lock()
 		p.links[l] = struct{}{}
+		p.made++
 		switch p.mode {
 		case refuse:
 			l.reset()
@@ -189,7 +207,10 @@ func (p *Proxy) serve(l *link) {
 		io.Copy(io.Discard, l.client)
 		return
 	}
-	server, err := net.DialTimeout("tcp", p.target, 5*time.Second)
+	p.mu.Lock()
+	target := p.target
+	p.mu.Unlock()
+	server, err := net.DialTimeout("tcp", target, 5*time.Second)
 	if err != nil {
 		p.reset(l)
 		return
@@ -201,12 +222,12 @@ func (p *Proxy) serve(l *link) {
 	}
 	p.mu.Unlock()
 	var pumps sync.WaitGroup
-	pumps.Go(func() { p.pump(l, server, l.client) })
-	pumps.Go(func() { p.pump(l, l.client, server) })
+	pumps.Go(func() { p.pump(l, server, p.through(&p.there, l.client)) })
+	pumps.Go(func() { p.pump(l, l.client, p.through(&p.back, server)) })
 	pumps.Wait()
 }
 
-func (p *Proxy) pump(l *link, dst, src net.Conn) {
+func (p *Proxy) pump(l *link, dst net.Conn, src io.Reader) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := src.Read(buf)
@@ -223,6 +244,7 @@ func (p *Proxy) pump(l *link, dst, src net.Conn) {
 		}
 		if err != nil {
 			p.reset(l)
+			io.Copy(io.Discard, src)
 			return
 		}
 	}

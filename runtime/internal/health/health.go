@@ -90,6 +90,16 @@ func (s *Set) Has(addr string) bool {
 	return ok
 }
 
+// Every says whether f is true of each address in the set.
+func (s *Set) Every(f func(addr string) bool) bool {
+	for addr := range s.addrs {
+		if !f(addr) {
+			return false
+		}
+	}
+	return true
+}
+
 // Len returns how many addresses are in the set.
 func (s *Set) Len() int { return len(s.addrs) }
 

@@ -87,6 +87,7 @@ var causes = []struct{ says, cause, advice string }{
 	{"network is unreachable", "", "check the network between this host and etcd"},
 	{"remote error: tls: unknown certificate authority", "etcd does not trust this process's certificate", "give WithTLSOpt a certificate and key that etcd trusts"},
 	{"tls: certificate required", "etcd asks for a client certificate", "give WithTLSOpt a certificate and key that etcd trusts"},
+	{"use of closed network connection", "etcd did not answer in time", "check the way to etcd, and its load"}, // gRPC's time was up
 	{"error reading server preface", "etcd closed the connection before it said anything",
 		"etcd may serve TLS alone: give WithTLSOpt or WithTLSConfig"},
 	{"first record does not look like a TLS handshake", "etcd does not speak TLS at this address",

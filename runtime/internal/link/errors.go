@@ -54,3 +54,13 @@ func Unanswered(err error) bool {
 	}
 	return false
 }
+
+// NoLeader says whether a member refused because it has no leader. The error of a watch is but text to the etcd client.
+func NoLeader(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if strings.HasSuffix(err.Error(), rpctypes.ErrNoLeader.Error()) {
+			return true
+		}
+	}
+	return false
+}

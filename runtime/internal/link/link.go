@@ -9,7 +9,8 @@
 //	    └──┘ etcd refuses, or does not answer: again after a pause
 //
 // Beneath a client that exists, gRPC makes connections as they are needed. Each new one is told to those who wait for
-// NextUp; Reset ends one that takes everything and answers nothing.
+// NextUp. What is slow is told apart from what is dead by a Watchdog (watchdog.go); whether etcd is there at all, by presence
+// (presence.go).
 //
 // A mutex guards the state of a Link; it is never held over a call.
 package link
@@ -18,12 +19,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
@@ -33,7 +32,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
@@ -56,6 +54,7 @@ type Config struct {
 	Client     *clientv3.Client // the caller's, in place of one that is made
 	TLS        *TLSFiles        // nil: as Etcd says
 	RetryDelay time.Duration    // between two attempts to authenticate after etcd refused
+	Notify     func(Event)      // is told when etcd is lost and found; must not block; nil: nobody is told
 
 	// Credentials gives user and password for each authentication; nil: those of Etcd.
 	Credentials func(ctx context.Context) (username, password string, err error)
@@ -71,13 +70,26 @@ type Link struct {
 	stream atomic.Int64 // which of the connection's watch streams new watches use
 
 	mu      sync.Mutex
-	client  *clientv3.Client      // nil until it exists
-	err     error                 // why there is no client yet; nil before the first attempt ended
-	changed chan struct{}         // closed and replaced when client or err is set
-	up      chan struct{}         // closed and replaced when a new connection is up
-	trouble error                 // why the last call did not reach etcd; nil since one did
-	sockets map[net.Conn]struct{} // those that dial made; closed ones leave at the next dial
+	client  *clientv3.Client     // nil until it exists
+	err     error                // why there is no client yet; nil before the first attempt ended
+	changed chan struct{}        // closed and replaced when client or err is set
+	up      chan struct{}        // closed and replaced when a new connection is up
+	trouble error                // why the last call did not reach etcd; nil since one did
+	sockets map[*socket]struct{} // those that dial made and nobody closed
+	probing bool                 // a suspect socket is being probed
+	resetAt time.Time            // when the next socket may be closed at the earliest
+	rest    time.Duration        // between the next two
+	presence
+
+	heard atomic.Int64 // when anything last arrived from etcd, in Unix nanoseconds
+
+	// Reads are the turns of the reads, of which a Conn has maxReads at once. Await takes one; it is given back by sending it.
+	Reads chan struct{}
 }
+
+// maxReads bounds the reads of a Conn that etcd answers at once: more would wait behind each other, in the same line that
+// renewals and watches take.
+const maxReads = 32
 
 // New makes the etcd client, which needs no network. With credentials it does, because the etcd client authenticates
 // while it is made: then that is done in the background.
@@ -88,7 +100,11 @@ func New(cfg Config) (*Link, error) {
 		client:  cfg.Client,
 		changed: make(chan struct{}),
 		up:      make(chan struct{}),
-		sockets: make(map[net.Conn]struct{}),
+		sockets: make(map[*socket]struct{}),
+		Reads:   make(chan struct{}, maxReads),
+	}
+	for range maxReads {
+		l.Reads <- struct{}{}
 	}
 	if l.client == nil {
 		l.completeEtcdConfig()
@@ -175,19 +191,16 @@ func (l *Link) completeEtcdConfig() {
 	e.DialOptions = append(opts, e.DialOptions...)
 }
 
-// run makes the client where that needs the network, and watches a client of the caller's for new connections.
+// run makes the client where that needs the network, and follows its connections.
 func (l *Link) run(ctx context.Context) {
-	switch {
-	case l.cfg.Client != nil:
-		conn := l.cfg.Client.ActiveConnection()
-		for state := conn.GetState(); conn.WaitForStateChange(ctx, state); {
-			if state = conn.GetState(); state == connectivity.Ready {
-				l.connected()
-			}
-		}
-	case l.authenticates():
+	cli := l.Current()
+	if cli == nil {
 		l.authenticate(ctx)
+		if cli = l.Current(); cli == nil {
+			return
+		}
 	}
+	l.follow(ctx, cli)
 }
 
 // authenticate makes the client, as often as it takes.
@@ -199,7 +212,7 @@ func (l *Link) authenticate(ctx context.Context) {
 	var end context.CancelFunc
 	cfg.Context, end = context.WithCancel(cfg.Context) // ends with the caller's, and with the Conn
 	context.AfterFunc(ctx, end)
-	for {
+	for begin := time.Now(); ; {
 		cli, err := clientv3.New(cfg)
 		if err != nil {
 			err = l.Explain(err)
@@ -208,7 +221,12 @@ func (l *Link) authenticate(ctx context.Context) {
 		if err == nil || ctx.Err() != nil {
 			return
 		}
-		if first {
+		switch {
+		case Unanswered(err):
+			if time.Since(begin) >= lostAfter {
+				l.lost(err, false)
+			}
+		case first:
 			klog.Warnf("%v; still trying", Failed(err, fmt.Sprintf("authenticate as %s at %s", l.user(), l.Target())))
 		}
 		delay := authRetryDelay
@@ -274,6 +292,7 @@ func (l *Link) connected() {
 	defer l.mu.Unlock()
 	close(l.up)
 	l.up = make(chan struct{})
+	l.trouble = nil
 }
 
 // observeCall keeps why the last call did not reach etcd. The etcd client drops it: its calls wait for a connection, and
@@ -304,46 +323,6 @@ func (l *Link) observeCall(ctx context.Context, method string, req, reply any, c
 	return err
 }
 
-// dial opens a socket and remembers it for reset.
-func (l *Link) dial(ctx context.Context, addr string) (net.Conn, error) {
-	network := "tcp"
-	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
-		network, addr = "unix", strings.TrimPrefix(path, "//")
-	}
-	// The socket itself goes to gRPC, not a wrapper: it sets TCP_USER_TIMEOUT on it.
-	socket, err := (&net.Dialer{}).DialContext(ctx, network, addr)
-	if err != nil {
-		return nil, err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for s := range l.sockets {
-		if closed(s) {
-			delete(l.sockets, s)
-		}
-	}
-	l.sockets[socket] = struct{}{}
-	return socket, nil
-}
-
-// closed says whether somebody closed s.
-func closed(s net.Conn) bool {
-	raw, err := s.(syscall.Conn).SyscallConn()
-	return err != nil || raw.Control(func(uintptr) {}) != nil
-}
-
-// Reset closes every socket: gRPC then connects anew at once. It is for a connection that takes everything and answers
-// nothing, which gRPC's own keepalive notices late.
-func (l *Link) Reset() {
-	l.mu.Lock()
-	sockets := l.sockets
-	l.sockets = make(map[net.Conn]struct{})
-	l.mu.Unlock()
-	for s := range sockets {
-		_ = s.Close()
-	}
-}
-
 // Close closes the client, unless it is the caller's.
 func (l *Link) Close() error {
 	if l.forget != nil {
@@ -360,7 +339,7 @@ func (l *Link) Close() error {
 	return nil
 }
 
-// connectionObserver is gRPC's hook for new connections.
+// connectionObserver is gRPC's hook for new connections, and for the connection that each request takes.
 type connectionObserver struct{ link *Link }
 
 func (connectionObserver) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context {
@@ -369,7 +348,11 @@ func (connectionObserver) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) conte
 func (connectionObserver) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context {
 	return ctx
 }
-func (connectionObserver) HandleRPC(context.Context, stats.RPCStats) {}
+func (o connectionObserver) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if h, ok := s.(*stats.OutHeader); ok {
+		o.link.observeRoute(ctx, h)
+	}
+}
 func (o connectionObserver) HandleConn(_ context.Context, s stats.ConnStats) {
 	if _, ok := s.(*stats.ConnBegin); ok {
 		o.link.connected()

@@ -65,7 +65,7 @@ func TestAResetLinkConnectsAnew(t *testing.T) {
 			waitFor(t, up)
 			up = l.NextUp()
 			if l.cfg.Client == nil {
-				l.Reset()
+				l.closeSockets(nil)
 			} else {
 				cluster.Stop()
 				if err := cluster.Start(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -90,8 +91,10 @@ type watch struct {
 	*ejector
 	push    *pushBalancer
 	probe   *prober
-	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
-	retries bool // the client has a policy for retries, which should go elsewhere
+	remote  *remote.ClientOption // of the client; complete when it is made
+	grpc    bool                 // its ConnPool is one of gRPC
+	shared  bool                 // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
+	retries bool                 // the client has a policy for retries, which should go elsewhere
 }
 
 // prober makes connections as the client does.
@@ -117,6 +120,8 @@ func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
 		ejector: e,
 		push:    p,
 		probe:   &prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
+		remote:  o.RemoteOpt,
+		grpc:    protocol&transport.GRPC != 0,
 		shared:  protocol&(transport.GRPC|transport.GRPCStreaming) != 0 || mux,
 		retries: o.UnaryOptions.RetryContainer != nil || len(o.UnaryOptions.RetryMethodPolicies) > 0,
 	}
@@ -204,6 +209,9 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 	if w.tracker.Report(addr, inst, signal, w.probe, err, time.Now()) {
 		w.monitor.kick()
 	}
+	if signal == health.NoConnection {
+		w.letGo(inst.Address())
+	}
 	if none := errors.Is(err, kerrors.ErrGetConnection); none || signal == health.NoConnection || signal == health.DialTimeout {
 		failed, _ := to.Tag(failedTag)
 		to.ForceSetTag(failedTag, failed+addr+" ")
@@ -212,4 +220,19 @@ func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time)
 		}
 	}
 	return err
+}
+
+// letGo ends connections of gRPC to an address that refuses new ones; calls that are under way may end. Kitex does not notice that a
+// connection ends before the server has sent anything, as when it is killed in that moment: a call on such a connection
+// hangs for its timeout, and so would every so many calls of the server that comes back at the address, for ever.
+func (w *watch) letGo(addr net.Addr) {
+	pools := []remote.ConnPool{w.remote.GRPCStreamingConnPool, nil}
+	if w.grpc {
+		pools[1] = w.remote.ConnPool
+	}
+	for _, pool := range pools {
+		if long, ok := pool.(remote.LongConnPool); ok {
+			long.Clean(addr.Network(), addr.String())
+		}
+	}
 }

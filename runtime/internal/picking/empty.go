@@ -5,14 +5,49 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/kerrors"
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
+	"github.com/cloudwego/kitex/pkg/rpcinfo/remoteinfo"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 )
+
+// awaitFirst returns a client middleware that waits, until its service is known, as each caller's context has it: Kitex's own wait is
+// shared by all callers, and is that of the first of them.
+func (r *Resolver) awaitFirst(context.Context) endpoint.Middleware {
+	var known atomic.Bool
+	return func(next endpoint.Endpoint) endpoint.Endpoint {
+		return func(ctx context.Context, req, resp any) error {
+			if !known.Load() {
+				if err := r.await(ctx); err != nil {
+					return kerrors.ErrServiceDiscovery.WithCause(err)
+				}
+				known.Store(true)
+			}
+			return next(ctx, req, resp)
+		}
+	}
+}
+
+// await waits until the service of a call is known. A call that was given its instance needs none.
+func (r *Resolver) await(ctx context.Context) error {
+	info := rpcinfo.GetRPCInfo(ctx)
+	if info == nil || info.To() == nil {
+		return nil
+	}
+	if remote := remoteinfo.AsRemoteInfo(info.To()); remote != nil && remote.GetInstance() != nil {
+		return nil
+	}
+	s, err := r.dir.Service(info.To().ServiceName())
+	if err == nil && !s.Known() {
+		_, err = s.Get(ctx)
+	}
+	return err
+}
 
 // explainEmpty is a client middleware that adds to Kitex's "no more instance" what it means here.
 func (r *Resolver) explainEmpty(next endpoint.Endpoint) endpoint.Endpoint {

@@ -70,15 +70,14 @@ func newPushBalancer(r *Resolver, m *monitor, cache lbcache.Options) *pushBalanc
 type settledResolver struct{ *Resolver }
 
 func (r settledResolver) Resolve(ctx context.Context, desc string) (kitex.Result, error) {
-	res, err := r.Resolver.Resolve(ctx, desc)
+	s, list, err := r.list(ctx, desc)
 	if err != nil {
-		return res, err
+		return kitex.Result{}, err
 	}
-	name, _ := splitTarget(desc)
-	if settled, ok := r.dir.Known(name).Settled(); ok {
-		res.Instances = settled
+	if settled, ok := s.Settled(); ok {
+		list = settled
 	}
-	return res, nil
+	return kitex.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
 }
 
 // Settle has Kitex's cache take over what has settled, as its ticker does, and run its hooks.

@@ -2,6 +2,7 @@ package picking
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
@@ -54,18 +55,27 @@ func splitTarget(desc string) (service, balancer string) {
 	return desc, ""
 }
 
-// Resolve returns the instances; see Service.Get. Kitex shares it among callers, so no caller's context counts.
-func (r *Resolver) Resolve(_ context.Context, desc string) (kitex.Result, error) {
-	name, _ := splitTarget(desc)
-	s, err := r.dir.Service(name)
-	if err != nil {
-		return kitex.Result{}, err
+// Resolve returns the instances; see Service.Get. It is what clients without the push ask. Kitex keeps an empty list until its next
+// refresh, so for a call it is an error, and the next call asks again. Kitex's refresh, which is no call, has to hear of it when the
+// last instance has left: it keeps the old list after an error.
+func (r *Resolver) Resolve(ctx context.Context, desc string) (kitex.Result, error) {
+	s, list, err := r.list(ctx, desc)
+	if err == nil && len(list) == 0 && (rpcinfo.GetRPCInfo(ctx) != nil || !s.Had()) {
+		err = errors.New(describeEmpty(s))
 	}
-	list, err := s.Get(context.Background())
 	if err != nil {
 		return kitex.Result{}, err
 	}
 	return kitex.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
+}
+
+func (r *Resolver) list(ctx context.Context, desc string) (s *discovery.Service, list []kitex.Instance, err error) {
+	name, _ := splitTarget(desc)
+	if s, err = r.dir.Service(name); err != nil {
+		return nil, nil, err
+	}
+	list, err = s.Get(ctx)
+	return s, list, err
 }
 
 // Diff finds changes of weight and of tags too, and costs nothing when there are none.

@@ -98,7 +98,7 @@ func isDial(err error) bool {
 // more than words.
 var ownFault = []string{
 	"context canceled", "context deadline exceeded",
-	"pool has been closed", "too many open files", "cannot assign requested address", "no buffer space", "cannot allocate memory",
+	"pool has been closed", "transports have been closed", "too many open files", "cannot assign requested address", "no buffer space", "cannot allocate memory",
 	"operation not permitted", "permission denied",
 }
 

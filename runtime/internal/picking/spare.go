@@ -16,24 +16,29 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
 )
 
-// addrList is a list of addresses with a space after each.
+// addrList is a list of addresses with a space after each but the last.
 type addrList string
 
 func (l addrList) has(addr string) bool {
-	for other := range strings.SplitSeq(string(l), " ") {
-		if other == addr {
-			return true
+	return addr != "" && !l.every(func(other string) bool { return other != addr })
+}
+
+// every says whether f is true of each address in the list.
+func (l addrList) every(f func(addr string) bool) bool {
+	for addr := range strings.SplitSeq(string(l), " ") {
+		if addr != "" && !f(addr) {
+			return false
 		}
 	}
-	return false
+	return true
 }
 
 // spare picks an instance for an attempt that must not go to the one that the balancer chose. It asks the balancer again; one
 // that goes by the call alone, as a consistent hash, chooses the same again. Then the balancer builds a second picker, of the
 // list without the instances to be avoided. Such a build can take long, 170 ms for a consistent hash of 1,000 instances, and when
-// everything fails every retry asks for another: so builds take a tenth of the time at most, and between them attempts go where
-// the balancer sends them. The balancer always has the last word: no instance is called that it would not have chosen from
-// some list. Safe for concurrent use.
+// everything fails every retry asks for another: so builds take a tenth of the time at most, and between them attempts that need
+// another go where the balancer sends them, or, of Kitex's own consistent hash, to any instance that the call may go to. A user's
+// balancer always has the last word: no instance is called that it would not have chosen from some list. Safe for concurrent use.
 type spare struct {
 	list atomic.Pointer[spareList] // of the second picker; nil before the first
 
@@ -41,12 +46,21 @@ type spare struct {
 	next time.Time  // not before which it is built again
 }
 
-// spareList is what the second picker was built from, and why. It is never changed.
+// spareList is what the second picker was built from. It is never changed.
 type spareList struct {
 	of       []kitex.Instance
 	avoid    addrList
 	excluded *health.Set
-	list     []kitex.Instance
+	list     []kitex.Instance // of, without avoid and excluded
+}
+
+// fits says whether l can serve an attempt: neither those it avoids nor those that are excluded are in it. A nil l does not.
+func (l *spareList) fits(latest []kitex.Instance, avoid addrList, excluded *health.Set) bool {
+	if l == nil || !roster.Same(l.of, latest) {
+		return false
+	}
+	out := func(addr string) bool { return l.avoid.has(addr) || l.excluded.Has(addr) }
+	return avoid.every(out) && (l.excluded == excluded || excluded.Every(out))
 }
 
 // picksAgain is how often a balancer is asked again before it builds a second picker.
@@ -123,10 +137,7 @@ func (k *pickerKey) spareKey() string { return k.cacheKey + "/spare" }
 // spareList returns the list of the second picker, which it has built unless it is there; nil if it may not be built now.
 func (k *pickerKey) spareList(latest []kitex.Instance, avoid addrList) []kitex.Instance {
 	excluded := k.ejector.tracker.Excluded()
-	fits := func(l *spareList) bool {
-		return l != nil && l.avoid == avoid && roster.Same(l.of, latest) && l.excluded == excluded
-	}
-	if l := k.spare.list.Load(); fits(l) {
+	if l := k.spare.list.Load(); l.fits(latest, avoid, excluded) {
 		return l.list
 	}
 	if !k.spare.mu.TryLock() {

@@ -108,7 +108,7 @@ func (b *Wiring) Wire(o *client.Options) {
 	}
 	o.Balancer, o.BalancerCacheOpt = pusher, &cache
 	explain := b.resolver.explainEmpty
-	o.MWBs = append(o.MWBs, func(context.Context) endpoint.Middleware { return explain })
+	o.MWBs = append(o.MWBs, b.resolver.awaitFirst, func(context.Context) endpoint.Middleware { return explain })
 	if e := b.monitor.ejector(o.Svr.ServiceName); e != nil {
 		watch := newWatch(e, pusher, o).middleware
 		o.IMWBs = append(o.IMWBs, func(context.Context) endpoint.Middleware { return watch })

@@ -209,7 +209,9 @@ func (s *leaseStream) run(ctx context.Context) {
 				klog.Warnf("%v; still trying", link.Failed(err, "renew the lease of the registrations at "+s.link.Target()))
 				s.tell(ctx, answer{id: s.id, silent: true, refusal: err})
 			} else {
-				klog.Warnf("etcd: no answer from %s, the registrations cannot be kept alive: %v; still trying", s.link.Target(), err)
+				if errors.As(err, new(*link.Silence)) {
+					s.link.Lost(err) // of a connection that ended the link tells by itself
+				}
 				s.tell(ctx, answer{id: s.id, silent: true})
 			}
 		}
@@ -236,20 +238,16 @@ func (s *leaseStream) pause(ctx context.Context, err error) {
 }
 
 // stream sends renewals and reports the answers until one fails; answered says whether there was any. Half a TTL without an
-// answer (a third or maxInterval until the renewal, the rest for etcd to answer) means a connection that takes everything
-// and delivers nothing: the sockets are closed, which gRPC notices at once.
+// answer (a third or maxInterval until the renewal, the rest for etcd to answer) ends the stream; the Watchdog finds out whether the
+// connection is dead.
 func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	cli, err := s.link.Get(ctx)
 	if err != nil {
 		return false, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	silence := time.AfterFunc(s.patience, func() {
-		cancel()
-		s.link.Reset()
-	})
-	defer silence.Stop()
+	ctx, dog := s.link.Watchdog(ctx, nil, s.patience)
+	defer dog.Stop()
+	dog.Arm()
 	stream, err := pb.NewLeaseClient(cli.ActiveConnection()).LeaseKeepAlive(clientv3.WithRequireLeader(ctx))
 	if err != nil {
 		return false, err
@@ -259,14 +257,15 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		asked := time.Now()
 		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(s.id)})
 		resp, err := stream.Recv()
+		if link.NoLeader(err) {
+			s.link.Leaderless(err)
+		}
 		if err != nil {
-			return answered, err
+			return answered, dog.Explain(ctx, err)
 		}
-		silence.Stop()
-		if s.silent {
-			s.silent = false
-			klog.Infof("etcd: %s answers again", s.link.Target())
-		}
+		dog.Disarm()
+		s.silent = false
+		s.link.Answered()
 		s.tell(ctx, answer{id: s.id, ttl: resp.TTL, asked: asked})
 		idle, cancelIdle := context.WithTimeout(ctx, s.interval)
 		lost := cli.ActiveConnection().WaitForStateChange(idle, connectivity.Ready)
@@ -274,7 +273,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		if lost {
 			return true, errConnectionLost // the next renewal would fail, much later
 		}
-		silence.Reset(s.patience)
+		dog.Arm()
 	}
 }
 

@@ -76,9 +76,14 @@ func (e *entry) isTaken() bool { return e.takenBy != 0 }
 // serves says whether e is the record of a server that is registered, or about to be.
 func (r *Registrar) serves(e *entry) bool { return e.reg != nil && r.regs[e.reg.info] == e.reg }
 
-// readMarks reads the marks that are unread. That the role may not is no error.
+// readMarks reads all marks that are unread: nothing is written before. That the role may not is no error.
 func (r *Registrar) readMarks(ctx context.Context, cli *clientv3.Client) error {
-	return r.inBatches(r.marks.unread, func(batch []*entry) error { return r.readMarksOf(ctx, cli, batch) })
+	for len(r.marks.unread) > 0 { // new requests may end a round of batches early
+		if err := r.inBatches(r.marks.unread, func(batch []*entry) error { return r.readMarksOf(ctx, cli, batch) }); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r *Registrar) readMarksOf(ctx context.Context, cli *clientv3.Client, batch []*entry) error {

@@ -33,8 +33,12 @@ type Store struct {
 	Program   string
 }
 
-// Save writes the list of a service, confirmed at a time by the etcd of this cluster ID, in place of the one before.
+// Save writes the list of a service, confirmed at a time by the etcd of this cluster ID, in place of the one before. An empty
+// list only takes the place of another: who asks for names at random makes no files.
 func (s *Store) Save(cluster uint64, service string, confirmed time.Time, instances []Instance) error {
+	if len(instances) == 0 && !s.has(service) {
+		return nil
+	}
 	l := &List{
 		Cluster:   fmt.Sprintf("%x", cluster),
 		Endpoints: s.Endpoints,
@@ -53,6 +57,15 @@ func (s *Store) Save(cluster uint64, service string, confirmed time.Time, instan
 		return err
 	}
 	return write(filepath.Join(dir, s.name(service)), b)
+}
+
+// has says whether there is a file of a service, of whatever cluster.
+func (s *Store) has(service string) bool {
+	clusters, _ := os.ReadDir(s.Dir)
+	return slices.ContainsFunc(clusters, func(c fs.DirEntry) bool {
+		_, err := os.Lstat(filepath.Join(s.Dir, c.Name(), s.name(service)))
+		return err == nil
+	})
 }
 
 // write puts a file in place whole: what is there under its name is always the old or the new content.

@@ -243,6 +243,27 @@ func TestTheNewestOfSeveral(t *testing.T) {
 	}
 }
 
+// TestEmptyLists take the place of others, also of one from an etcd that is gone, and make no file where there is none.
+func TestEmptyLists(t *testing.T) {
+	s := testStore(t)
+	now := time.Now()
+	if err := s.Save(testCluster, testService, now, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(s.Dir); !os.IsNotExist(err) {
+		t.Errorf("an empty list made the directory: %v", err)
+	}
+	if err := s.Save(1, testService, now.Add(-time.Minute), testInstances(testService, 3)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Save(testCluster, testService, now, nil); err != nil {
+		t.Fatal(err)
+	}
+	if l, _, err := s.Load(testService, now); err != nil || l == nil || l.Cluster != "cafe" || len(l.Instances) != 0 {
+		t.Errorf("Load = %+v, %v; want the empty list", l, err)
+	}
+}
+
 // TestEveryServiceHasItsFile: whatever a service, a prefix or a program is called, its list is its own.
 func TestEveryServiceHasItsFile(t *testing.T) {
 	s := testStore(t)
