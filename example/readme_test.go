@@ -120,6 +120,7 @@ const snippets = `package main
 import (
 	"context"
 	"log"
+	"net/http"
 	"os"
 	"runtime"
 	"strings"
@@ -140,6 +141,7 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
+	"github.com/kitex-contrib/kitex-etcd/runtime/etcdready"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 )
 
@@ -147,6 +149,8 @@ var (
 	_ = gonet.NewTransServerFactory
 	_ = prometheus.MustRegister
 	_ = etcdprom.New
+	_ = etcdready.Handler
+	_ = http.Handle
 	_ = etcdtest.New
 	_ = ticker.NewClient
 	_ = runtime.KeepAlive

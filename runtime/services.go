@@ -48,6 +48,9 @@ type ServiceStatus struct {
 	Service   string
 	Instances int       // how many etcd holds, or held when it was last heard
 	Ejected   int       // how many of them clients do not call because they do not answer; see WithEjection
+	Protected int       // how many of them etcd no longer holds: served for a while, because none would be left; see WithEmptyProtection
+	Invalid   int       // how many keys of the service are not instances, and ignored
+	Changes   uint64    // how many times the list of instances has changed
 	Synced    time.Time // when etcd last confirmed them; zero if it never has
 	Snapshot  time.Time // zero, unless etcd has not answered yet and the instances are from a file: when etcd confirmed those; see WithSnapshots
 	Idle      bool      // not used for minutes: etcd is not asked about it until the next use
@@ -64,8 +67,25 @@ func (c *Conn) Services() []ServiceStatus {
 	for i, s := range services {
 		list[i] = ServiceStatus{
 			Service: s.Name(), Instances: len(s.Latest()), Ejected: c.wiring.Ejected(s.Name()),
+			Protected: s.Protected(), Invalid: s.Invalid(), Changes: s.Changes(),
 			Synced: s.Synced(), Snapshot: s.Stored(), Idle: s.Idle(),
 		}
 	}
 	return list
+}
+
+// PushTimes is a histogram of the time from a change, when etcd has told of it, until every client of the Conn picks by it.
+type PushTimes struct {
+	Count   uint64             // changes of services that clients call
+	Sum     time.Duration      // of all
+	Buckets map[float64]uint64 // by upper bound in seconds: how many took as long or less
+}
+
+// PushTimes returns how long changes took until they were in the pickers of the clients, of all services together. It reads
+// memory. A nil Conn has none.
+func (c *Conn) PushTimes() PushTimes {
+	if c == nil {
+		return PushTimes{}
+	}
+	return PushTimes(c.directory.PushTimes())
 }

@@ -27,6 +27,7 @@ var walls = map[string][]string{
 		"runtime/internal/registration", "runtime/internal/snapshot", "runtime/retry",
 	},
 	"runtime/etcdprom":            {"runtime"},
+	"runtime/etcdready":           {"runtime"},
 	"runtime/etcdtest":            {},
 	"runtime/internal/faultproxy": {},
 	"templates":                   {},

@@ -9,25 +9,40 @@
 //
 // These are the metrics. A scrape reads memory; it asks etcd nothing and keeps no service awake.
 //
-//	kitex_etcd_events_total{type}           counter: events of the Conn; type is the name of an [etcd.EventType],
-//	                                        such as "lease lost"; all are there from the beginning
-//	kitex_etcd_events_dropped_total         counter: events that were dropped because a handler did not keep up
 //	kitex_etcd_records{service,state}       gauge: records of the process's servers, from their registration to their
-//	                                        deregistration: "standing" in etcd, "lost" and to be restored, "taken"
-//	                                        over by another process, or "drained" by an operator
+//	                                        deregistration: "standing" in etcd, "lost" and to be restored, "unknown"
+//	                                        because etcd has not confirmed their lease for a TTL, "taken" over by
+//	                                        another process, or "drained" by an operator
+//	kitex_etcd_lease_confirmed_timestamp_seconds
+//	                                        gauge: when etcd last confirmed the lease of these records, as Unix time;
+//	                                        not there while it never has
+//	kitex_etcd_lease_ttl_seconds            gauge: how long that lease lasts from then on
 //	kitex_etcd_instances{service}           gauge: instances that clients of the process see of a service
 //	kitex_etcd_instances_ejected{service}   gauge: how many of them are not called because they do not answer
+//	kitex_etcd_instances_protected{service} gauge: how many of them etcd no longer holds, and are served for a while
 //	kitex_etcd_instances_confirmed_timestamp_seconds{service}
-//	                                        gauge: when etcd last confirmed them, as Unix time; 0 if it never has
+//	                                        gauge: when etcd last confirmed them, as Unix time; not there while it
+//	                                        never has
+//	kitex_etcd_invalid_records{service}     gauge: keys of a service that are not instances, and are ignored
+//	kitex_etcd_changes_total{service}       counter: changes of the list of instances
+//	kitex_etcd_change_to_picker_seconds     histogram: from the moment at which etcd tells of a change until all clients
+//	                                        of the process pick by it
+//	kitex_etcd_events_total{type,service}   counter: events of the Conn; type is the name of an [etcd.EventType], such
+//	                                        as "lease lost"; service is empty where all are meant
+//	kitex_etcd_events_dropped_total         counter: events that were dropped because a handler did not keep up
+//	kitex_etcd_build_info{version,goversion}
+//	                                        gauge: 1; the version of kitex-etcd in the program
 //
-// A service that no client used for minutes has none of the last three until its next use: nobody asks etcd about it.
+// A service that no client used for minutes has no instances gauges until its next use: nobody asks etcd about it.
 //
 // It is a package of its own so that programs without Prometheus need not build it.
 package etcdprom
 
 import (
-	"sync"
+	"runtime"
+	"runtime/debug"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -36,139 +51,156 @@ import (
 
 var (
 	recordsDesc = prometheus.NewDesc("kitex_etcd_records",
-		"Records of this process's servers: standing in etcd, lost and to be restored, taken over by another process, or drained by an operator.",
+		"Records of this process's servers: standing in etcd, lost and to be restored, unknown because etcd has not confirmed their lease for a TTL, taken over by another process, or drained by an operator.",
 		[]string{"service", "state"}, nil)
+	leaseDesc = prometheus.NewDesc("kitex_etcd_lease_confirmed_timestamp_seconds",
+		"Unix time at which etcd last confirmed the lease of this process's records.", nil, nil)
+	ttlDesc = prometheus.NewDesc("kitex_etcd_lease_ttl_seconds",
+		"How long the lease of this process's records lasts after etcd has confirmed it.", nil, nil)
 	instancesDesc = prometheus.NewDesc("kitex_etcd_instances",
 		"Instances that clients of this process see of a service that is in use.", []string{"service"}, nil)
 	ejectedDesc = prometheus.NewDesc("kitex_etcd_instances_ejected",
 		"Instances of a service that is in use that clients of this process do not call because they do not answer.", []string{"service"}, nil)
+	protectedDesc = prometheus.NewDesc("kitex_etcd_instances_protected",
+		"Instances of a service that is in use that etcd no longer holds, and that are served for a while.", []string{"service"}, nil)
 	confirmedDesc = prometheus.NewDesc("kitex_etcd_instances_confirmed_timestamp_seconds",
-		"Unix time at which etcd last confirmed the instances of a service that is in use; 0 if it never has.", []string{"service"}, nil)
+		"Unix time at which etcd last confirmed the instances of a service that is in use.", []string{"service"}, nil)
+	invalidDesc = prometheus.NewDesc("kitex_etcd_invalid_records",
+		"Keys of a service that is in use that are not instances, and are ignored.", []string{"service"}, nil)
+	changesDesc = prometheus.NewDesc("kitex_etcd_changes_total",
+		"Changes of the list of instances of a service.", []string{"service"}, nil)
+	pickerDesc = prometheus.NewDesc("kitex_etcd_change_to_picker_seconds",
+		"Time from the moment at which etcd tells of a change until all clients of this process pick by it.", nil, nil)
+	buildDesc = prometheus.NewDesc("kitex_etcd_build_info",
+		"The version of kitex-etcd in this program; the value is always 1.", []string{"version", "goversion"}, nil)
+
+	descs = []*prometheus.Desc{
+		recordsDesc, leaseDesc, ttlDesc, instancesDesc, ejectedDesc, protectedDesc, confirmedDesc, invalidDesc, changesDesc, pickerDesc, buildDesc,
+	}
 )
 
 // Collector collects the metrics of one Conn. A program with several Conns makes one for each, and registers them with
 // labels of their own (prometheus.WrapRegistererWith). Make it with New. Its methods are safe for concurrent use.
 type Collector struct {
 	conn    atomic.Pointer[etcd.Conn]
+	version string
 	events  *prometheus.CounterVec
 	dropped prometheus.Counter
-
-	mu      sync.Mutex
-	records map[string]record // by key
 }
-
-// record is what the events told of one.
-type record struct {
-	service string
-	state   state
-}
-
-type state string
-
-const (
-	standing state = "standing"
-	lost     state = "lost"
-	taken    state = "taken"
-	drained  state = "drained"
-)
 
 var _ prometheus.Collector = (*Collector)(nil)
 
-// New returns a Collector without a Conn, which knows no services yet.
+// New returns a Collector without a Conn, which knows no services and no records yet.
 func New() *Collector {
 	c := &Collector{
+		version: version(),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "kitex_etcd_events_total",
 			Help: "Events of registration, discovery and calls.",
-		}, []string{"type"}),
+		}, []string{"type", "service"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kitex_etcd_events_dropped_total",
 			Help: "Events that were dropped because their handler did not keep up.",
 		}),
-		records: make(map[string]record),
 	}
-	// A counter that begins with its first event hides that one from increase().
+	// A counter that begins with its first event hides that one from increase(). Those of single services do begin so: what
+	// an alert is to see of them is a gauge.
 	for t := etcd.EventRegistered; t.Known(); t++ {
-		c.events.WithLabelValues(t.String())
+		c.events.WithLabelValues(t.String(), "")
 	}
 	return c
 }
 
-// Handle takes an event in. Give it to etcd.WithEventHandler, or call it from the handler given there. It returns at once.
-func (c *Collector) Handle(ev etcd.Event) {
-	c.events.WithLabelValues(ev.Type.String()).Inc()
-	c.dropped.Add(float64(ev.Dropped))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch ev.Type {
-	case etcd.EventRegistered, etcd.EventRestored, etcd.EventUndrained:
-		c.records[ev.Key] = record{ev.Service, standing}
-	case etcd.EventRecordLost:
-		c.records[ev.Key] = record{ev.Service, lost}
-	case etcd.EventTakenOver:
-		c.records[ev.Key] = record{ev.Service, taken}
-	case etcd.EventDrained:
-		c.records[ev.Key] = record{ev.Service, drained}
-	case etcd.EventDeregistered:
-		delete(c.records, ev.Key)
-	case etcd.EventLeaseLost:
-		for key, r := range c.records {
-			if r.state == standing {
-				c.records[key] = record{r.service, lost}
-			}
+// version is that of this module in the program.
+func version() string {
+	const module = "github.com/kitex-contrib/kitex-etcd"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, m := range append(info.Deps, &info.Main) {
+		if m.Path == module && m.Version != "" {
+			return m.Version
 		}
 	}
+	return "unknown"
 }
 
-// Attach names the Conn whose services are shown from now on; nil means none. The Conn may be closed before or after.
+// Handle counts an event. Give it to etcd.WithEventHandler, or call it from the handler given there. It returns at once.
+func (c *Collector) Handle(ev etcd.Event) {
+	c.events.WithLabelValues(ev.Type.String(), ev.Service).Inc()
+	c.dropped.Add(float64(ev.Dropped))
+}
+
+// Attach names the Conn whose records and services are shown from now on; nil means none. The Conn may be closed before or
+// after.
 func (c *Collector) Attach(conn *etcd.Conn) { c.conn.Store(conn) }
 
 // Describe implements prometheus.Collector.
-func (c *Collector) Describe(descs chan<- *prometheus.Desc) {
-	c.events.Describe(descs)
-	c.dropped.Describe(descs)
-	descs <- recordsDesc
-	descs <- instancesDesc
-	descs <- ejectedDesc
-	descs <- confirmedDesc
+func (c *Collector) Describe(to chan<- *prometheus.Desc) {
+	c.events.Describe(to)
+	c.dropped.Describe(to)
+	for _, d := range descs {
+		to <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
 func (c *Collector) Collect(metrics chan<- prometheus.Metric) {
 	c.events.Collect(metrics)
 	c.dropped.Collect(metrics)
-	gauge := func(desc *prometheus.Desc, value float64, labels ...string) {
-		metrics <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
-	}
-	for service, counts := range c.count() {
-		for _, s := range []state{standing, lost, taken, drained} {
-			gauge(recordsDesc, float64(counts[s]), service, string(s))
+	to := sink(metrics)
+	to.gauge(buildDesc, 1, c.version, runtime.Version())
+	conn := c.conn.Load()
+	to.records(conn.Registered())
+	for _, s := range conn.Services() {
+		to.counter(changesDesc, float64(s.Changes), s.Service)
+		if !s.Idle {
+			to.service(s)
 		}
 	}
-	for _, s := range c.conn.Load().Services() {
-		if s.Idle {
-			continue
+	pushes := conn.PushTimes()
+	metrics <- prometheus.MustNewConstHistogram(pickerDesc, pushes.Count, pushes.Sum.Seconds(), pushes.Buckets)
+}
+
+// sink takes the metrics of a scrape.
+type sink chan<- prometheus.Metric
+
+func (to sink) gauge(desc *prometheus.Desc, value float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+func (to sink) counter(desc *prometheus.Desc, value float64, labels ...string) {
+	to <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, value, labels...)
+}
+
+func (to sink) records(records []etcd.RegisteredStatus) {
+	counts := make(map[string]map[etcd.RegisteredState]int) // of each service by state
+	for _, r := range records {
+		if counts[r.Service] == nil {
+			counts[r.Service] = make(map[etcd.RegisteredState]int)
 		}
-		confirmed := 0.0
-		if !s.Synced.IsZero() {
-			confirmed = float64(s.Synced.UnixMilli()) / 1000
+		counts[r.Service][r.State]++
+	}
+	for service, count := range counts {
+		for s := etcd.StateStanding; s.Known(); s++ {
+			to.gauge(recordsDesc, float64(count[s]), service, s.String())
 		}
-		gauge(instancesDesc, float64(s.Instances), s.Service)
-		gauge(ejectedDesc, float64(s.Ejected), s.Service)
-		gauge(confirmedDesc, confirmed, s.Service)
+	}
+	if len(records) > 0 && !records[0].Confirmed.IsZero() {
+		to.gauge(leaseDesc, unix(records[0].Confirmed))
+		to.gauge(ttlDesc, records[0].TTL.Seconds())
 	}
 }
 
-// count counts the records of each service by state.
-func (c *Collector) count() map[string]map[state]int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	counts := make(map[string]map[state]int)
-	for _, r := range c.records {
-		if counts[r.service] == nil {
-			counts[r.service] = make(map[state]int)
-		}
-		counts[r.service][r.state]++
+func (to sink) service(s etcd.ServiceStatus) {
+	to.gauge(instancesDesc, float64(s.Instances), s.Service)
+	to.gauge(ejectedDesc, float64(s.Ejected), s.Service)
+	to.gauge(protectedDesc, float64(s.Protected), s.Service)
+	to.gauge(invalidDesc, float64(s.Invalid), s.Service)
+	if !s.Synced.IsZero() {
+		to.gauge(confirmedDesc, unix(s.Synced), s.Service)
 	}
-	return counts
 }
+
+func unix(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

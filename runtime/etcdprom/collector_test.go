@@ -2,14 +2,11 @@ package etcdprom_test
 
 import (
 	"context"
-	"encoding/json"
 	"io"
-	"maps"
 	"net/http"
 	"net/http/httptest"
-	"os"
 	"regexp"
-	"slices"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -20,9 +17,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
+	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdprom"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
 )
 
 // target is a process that Prometheus scrapes.
@@ -103,16 +103,23 @@ func TestScrape(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	metrics := etcdprom.New()
 	scraped := newTarget(t, metrics)
-	scraped.want(`kitex_etcd_events_total{type="lease lost"} 0`, `kitex_etcd_events_total{type="invalid record"} 0`, `kitex_etcd_events_dropped_total 0`)
+	scraped.want(`kitex_etcd_events_total{service="",type="lease lost"} 0`, `kitex_etcd_events_total{service="",type="repair failed"} 0`, `kitex_etcd_events_dropped_total 0`)
 
+	began := time.Now()
 	conn := connect(t, cluster, etcd.WithEventHandler(metrics.Handle))
 	metrics.Attach(conn)
 	r, info := register(t, conn, "Hello", "10.0.0.1:80")
 	register(t, conn, "Hello", "10.0.0.2:80")
-	scraped.want(`kitex_etcd_events_total{type="registered"} 2`,
+	scraped.want(`kitex_etcd_events_total{service="Hello",type="registered"} 2`,
 		`kitex_etcd_records{service="Hello",state="standing"} 2`,
 		`kitex_etcd_records{service="Hello",state="lost"} 0`,
-		`kitex_etcd_records{service="Hello",state="taken"} 0`)
+		`kitex_etcd_records{service="Hello",state="unknown"} 0`,
+		`kitex_etcd_records{service="Hello",state="taken"} 0`,
+		`kitex_etcd_records{service="Hello",state="drained"} 0`,
+		`kitex_etcd_lease_ttl_seconds 10`)
+	if at := scraped.value("kitex_etcd_lease_confirmed_timestamp_seconds"); at < float64(began.Add(-time.Millisecond).UnixMilli())/1000 || at > float64(time.Now().Unix()+1) {
+		t.Errorf("the lease was confirmed at %f, it is %d", at, time.Now().Unix())
+	}
 
 	records, _, err := conn.Records(t.Context(), "Hello")
 	if err != nil {
@@ -121,7 +128,7 @@ func TestScrape(t *testing.T) {
 	if _, err := conn.Client().Revoke(t.Context(), records[0].Lease); err != nil {
 		t.Fatal(err)
 	}
-	scraped.want(`kitex_etcd_events_total{type="lease lost"} 1`, `kitex_etcd_events_total{type="restored"} 2`,
+	scraped.want(`kitex_etcd_events_total{service="",type="lease lost"} 1`, `kitex_etcd_events_total{service="Hello",type="restored"} 2`,
 		`kitex_etcd_records{service="Hello",state="standing"} 2`)
 
 	register(t, connect(t, cluster), "Hello", "10.0.0.2:80")
@@ -136,14 +143,78 @@ func TestScrape(t *testing.T) {
 	if list, err := conn.Instances(t.Context(), "Hello"); err != nil || len(list) != 1 {
 		t.Fatalf("%v, %v", list, err)
 	}
-	scraped.want(`kitex_etcd_instances{service="Hello"} 1`)
+	scraped.want(`kitex_etcd_instances{service="Hello"} 1`, `kitex_etcd_instances_ejected{service="Hello"} 0`,
+		`kitex_etcd_instances_protected{service="Hello"} 0`, `kitex_etcd_invalid_records{service="Hello"} 0`, `kitex_etcd_changes_total{service="Hello"} 1`)
 	if at := scraped.value("kitex_etcd_instances_confirmed_timestamp_seconds"); at < float64(before.Add(-time.Second).Unix()) || at > float64(time.Now().Unix()+1) {
 		t.Errorf("confirmed at %f, it is %d", at, time.Now().Unix())
+	}
+	put := func(key, value string) {
+		t.Helper()
+		if _, err := conn.Client().Put(t.Context(), key, value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("kitex/registry-etcd/Hello/10.0.0.9:80", "nonsense")
+	scraped.want(`kitex_etcd_invalid_records{service="Hello"} 1`, `kitex_etcd_events_total{service="Hello",type="invalid record"} 1`)
+	put("kitex/registry-etcd/Hello/10.0.0.9:80", `{"address":"10.0.0.9:80"}`)
+	scraped.want(`kitex_etcd_invalid_records{service="Hello"} 0`, `kitex_etcd_instances{service="Hello"} 2`, `kitex_etcd_changes_total{service="Hello"} 2`)
+	if metrics := scraped.scrape(); !strings.Contains(metrics, `kitex_etcd_build_info{goversion="`+runtime.Version()+`",version="`) {
+		t.Errorf("no build info in\n%s", metrics)
 	}
 	scraped.lint()
 }
 
-// TestScrapeWithoutEtcd: a service that was never found is there, and stands out.
+// TestChangeToPicker: a change is counted when a client picks by it, and not without clients.
+func TestChangeToPicker(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	metrics := etcdprom.New()
+	scraped := newTarget(t, metrics)
+	conn := connect(t, cluster)
+	metrics.Attach(conn)
+	if _, err := conn.Instances(t.Context(), "Hello"); err != nil {
+		t.Fatal(err)
+	}
+	register(t, conn, "Hello", "127.0.0.1:1")
+	scraped.want(`kitex_etcd_changes_total{service="Hello"} 1`, `kitex_etcd_change_to_picker_seconds_count 0`)
+
+	cli, err := hello.NewClient("Hello", conn.ClientOptions()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cli.Echo(t.Context(), &api.Request{}); err == nil { // has Kitex make a picker
+		t.Fatal("nobody listens there")
+	}
+	register(t, conn, "Hello", "127.0.0.1:2")
+	scraped.want(`kitex_etcd_change_to_picker_seconds_count 1`, `kitex_etcd_change_to_picker_seconds_bucket{le="+Inf"} 1`)
+}
+
+// TestProtected: instances that etcd lost are shown as what they are.
+func TestProtected(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	metrics := etcdprom.New()
+	scraped := newTarget(t, metrics)
+	conn, server := connect(t, cluster), faultproxy.Start(t, cluster.Endpoints()[0])
+	metrics.Attach(conn)
+	away, err := etcd.Connect([]string{server.Addr()}, etcd.WithLeaseTTL(2*time.Second), etcd.WithDrainDelay(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = away.Close() })
+	own := etcdprom.New()
+	own.Attach(away)
+	register(t, away, "Hello", "10.0.0.1:80")
+	if _, err := conn.Instances(t.Context(), "Hello"); err != nil {
+		t.Fatal(err)
+	}
+	scraped.want(`kitex_etcd_instances{service="Hello"} 1`, `kitex_etcd_instances_protected{service="Hello"} 0`)
+	server.BlackHole()
+	scraped.want(`kitex_etcd_instances{service="Hello"} 1`, `kitex_etcd_instances_protected{service="Hello"} 1`)
+	newTarget(t, own).want(`kitex_etcd_records{service="Hello",state="unknown"} 1`, `kitex_etcd_records{service="Hello",state="standing"} 0`)
+	server.Forward()
+	scraped.want(`kitex_etcd_instances_protected{service="Hello"} 0`)
+}
+
+// TestScrapeWithoutEtcd: a service that etcd never answered about is there, and its confirmation is not.
 func TestScrapeWithoutEtcd(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cluster.Stop()
@@ -156,98 +227,17 @@ func TestScrapeWithoutEtcd(t *testing.T) {
 	if _, err := conn.Instances(ctx, "Hello"); err == nil {
 		t.Fatal("no error")
 	}
-	scraped.want(`kitex_etcd_instances{service="Hello"} 0`, `kitex_etcd_instances_confirmed_timestamp_seconds{service="Hello"} 0`)
-}
-
-// TestDocumented: the documents name these metrics and no others.
-func TestDocumented(t *testing.T) {
-	descs := make(chan *prometheus.Desc, 20)
-	etcdprom.New().Describe(descs)
-	close(descs)
-	exist := make(map[string]bool)
-	for d := range descs {
-		exist[regexp.MustCompile(`kitex_etcd_\w+`).FindString(d.String())] = true
-	}
-	for _, file := range []string{"../../docs/operations.md", "collector.go"} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		named := make(map[string]bool)
-		for _, name := range regexp.MustCompile(`kitex_etcd_\w+`).FindAllString(string(text), -1) {
-			named[name] = true
-		}
-		if !maps.Equal(named, exist) {
-			t.Errorf("%s names %v; there are %v", file, slices.Sorted(maps.Keys(named)), slices.Sorted(maps.Keys(exist)))
-		}
+	scraped.want(`kitex_etcd_instances{service="Hello"} 0`)
+	if metrics := scraped.scrape(); strings.Contains(metrics, "confirmed_timestamp") {
+		t.Errorf("something was confirmed:\n%s", metrics)
 	}
 }
 
-// TestDashboard: the dashboard's queries are those that the document shows; TestDocumented knows their metrics.
-func TestDashboard(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operations.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile("../../docs/grafana.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var dashboard struct {
-		Panels []struct {
-			Targets []struct{ Expr string }
-		}
-	}
-	if err := json.Unmarshal(data, &dashboard); err != nil {
-		t.Fatal(err)
-	}
-	_, table, _ := strings.Cut(string(text), "\n### Dashboard\n")
-	table, _, _ = strings.Cut(table, "\n## ")
-	shown := make(map[string]bool)
-	for _, m := range regexp.MustCompile("`([^`]*kitex_etcd_[^`]*)`").FindAllStringSubmatch(table, -1) {
-		shown[m[1]] = true
-	}
-	asked := make(map[string]bool)
-	for _, p := range dashboard.Panels {
-		for _, q := range p.Targets {
-			asked[q.Expr] = true
-		}
-	}
-	if len(asked) == 0 || !maps.Equal(asked, shown) {
-		t.Errorf("the dashboard asks %q, the document shows %q", slices.Sorted(maps.Keys(asked)), slices.Sorted(maps.Keys(shown)))
-	}
-}
-
-// TestStates: what each event makes of the records.
-func TestStates(t *testing.T) {
+// TestDropped: what a slow handler missed is counted.
+func TestDropped(t *testing.T) {
 	metrics := etcdprom.New()
-	scraped := newTarget(t, metrics)
-	one := func(et etcd.EventType, key string) {
-		metrics.Handle(etcd.Event{Type: et, Service: "Hello", Key: key})
-	}
-	want := func(standing, lost, taken string) {
-		t.Helper()
-		scraped.want(`kitex_etcd_records{service="Hello",state="standing"} `+standing,
-			`kitex_etcd_records{service="Hello",state="lost"} `+lost,
-			`kitex_etcd_records{service="Hello",state="taken"} `+taken)
-	}
-	one(etcd.EventRegistered, "a")
-	one(etcd.EventRegistered, "b")
-	one(etcd.EventRecordLost, "a")
-	want("1", "1", "0")
-	one(etcd.EventTakenOver, "a")
-	want("1", "0", "1")
-	metrics.Handle(etcd.Event{Type: etcd.EventLeaseLost, Dropped: 3})
-	want("0", "1", "1")
-	one(etcd.EventRestored, "a")
-	one(etcd.EventRestored, "b")
-	want("2", "0", "0")
-	one(etcd.EventDeregistered, "a")
-	one(etcd.EventDeregistered, "b")
-	if metrics := scraped.scrape(); strings.Contains(metrics, "kitex_etcd_records{") {
-		t.Errorf("deregistered records are still there:\n%s", metrics)
-	}
-	scraped.want(`kitex_etcd_events_dropped_total 3`)
+	metrics.Handle(etcd.Event{Type: etcd.EventSynced, Service: "Hello", Dropped: 3})
+	newTarget(t, metrics).want(`kitex_etcd_events_dropped_total 3`, `kitex_etcd_events_total{service="Hello",type="synced"} 1`)
 }
 
 // value returns the value of the only metric of that name.

@@ -58,6 +58,7 @@ type Directory struct {
 	saver   *saver        // nil when lists are not stored
 	cluster atomic.Uint64 // etcd's cluster ID; 0 until it answered
 
+	pushes   pushes
 	services atomic.Pointer[map[string]*Service] // replaced, never changed: reading it takes no lock
 
 	mu        sync.Mutex // held while services is replaced; guards what follows, and the lives of the services

@@ -35,6 +35,10 @@ type Service struct {
 	roused  bool               // was used since its watcher last wanted to rest
 	seq     int64              // in the order in which watchers were started
 
+	changes   atomic.Uint64 // lists that differed from the one before
+	invalid   atomic.Int64  // keys that are not instances, and
+	protected atomic.Int64  // instances that etcd does not hold, in the latest list
+
 	attaching sync.Mutex
 	followers []Follower // the array is never changed
 }
@@ -160,6 +164,15 @@ func (s *Service) blank() bool {
 	}
 	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && others <= 0
 }
+
+// Changes returns how many lists differed from the one before.
+func (s *Service) Changes() uint64 { return s.changes.Load() }
+
+// Invalid returns how many keys of the service are not instances.
+func (s *Service) Invalid() int { return int(s.invalid.Load()) }
+
+// Protected returns how many instances are served although etcd no longer holds them.
+func (s *Service) Protected() int { return int(s.protected.Load()) }
 
 // Idle says whether the service was not used for so long that it has no watch.
 func (s *Service) Idle() bool { return s.snapshot().phase == idle }

@@ -36,7 +36,8 @@ type watcher struct {
 
 	gap       time.Duration // between two publications; grows with the stream of events
 	published time.Time
-	responses int // watch responses that are not published yet
+	responses int       // watch responses that are not published yet
+	changedAt time.Time // when the first of these came
 
 	settling *snapshot // becomes the settled one at settleAt; nil when none waits
 	settleAt time.Time
@@ -276,7 +277,7 @@ func (w *watcher) apply(resp *clientv3.WatchResponse) error {
 	w.report(&ignored)
 	w.highest = max(w.highest, resp.Header.Revision)
 	w.dir.saw(resp.Header.Revision)
-	w.responses++
+	w.change(now)
 	w.heard(now)
 	return nil
 }
@@ -300,7 +301,7 @@ func (w *watcher) duties(ctx context.Context, cli *clientv3.Client) error {
 	now := time.Now()
 	if !w.roster.ForgetAt().IsZero() && !now.Before(w.roster.ForgetAt()) {
 		w.roster.Forget(now)
-		w.responses++
+		w.change(now)
 	}
 	if w.responses > 0 && !now.Before(w.published.Add(w.gap)) {
 		if w.roster.Live() > 0 {
@@ -341,6 +342,13 @@ func (w *watcher) nextDuty() time.Time {
 	return next
 }
 
+// change notes that there is something to publish.
+func (w *watcher) change(now time.Time) {
+	if w.responses++; w.responses == 1 {
+		w.changedAt = now
+	}
+}
+
 // A change alone is published at once. Changes that keep coming are published together, at growing distances: a
 // thousand in a tenth of a second are a handful of lists, each of which makes every client build a picker. The least
 // distance is about what etcd needs for two writes, one after the other: these still go out one by one. A distance is
@@ -359,12 +367,15 @@ func (w *watcher) publish(now time.Time) {
 	} else {
 		w.gap = max(w.gap/2, minGap)
 	}
-	w.responses = 0
+	changedAt := w.changedAt
+	w.responses, w.changedAt = 0, time.Time{}
 	begin := time.Now() // now may be from before a question to etcd
 	defer func() {
 		w.published = time.Now()
 		w.gap = max(w.gap, w.published.Sub(begin))
 	}()
+	w.invalid.Store(int64(w.roster.Invalid()))
+	w.protected.Store(int64(w.roster.Protected()))
 	list, differs := w.roster.Publish()
 	if !differs && w.snapshot().phase == current {
 		return
@@ -373,10 +384,17 @@ func (w *watcher) publish(now time.Time) {
 	if len(list) > 0 && !w.had.Load() {
 		w.had.Store(true)
 	}
-	for _, f := range w.attached() {
+	followers := w.attached()
+	for _, f := range followers {
 		f.Changed()
 	}
 	w.saver.notice()
+	if differs {
+		w.changes.Add(1)
+	}
+	if !changedAt.IsZero() && len(followers) > 0 {
+		w.dir.pushes.observe(time.Since(changedAt))
+	}
 	if w.settled.Load() == nil {
 		w.settled.Store(w.snapshot())
 	} else if w.settling == nil {

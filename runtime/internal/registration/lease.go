@@ -34,12 +34,14 @@ var errConnectionLost = status.Error(codes.Unavailable, "the connection was lost
 func (r *Registrar) grant(ctx context.Context, cli *clientv3.Client) error {
 	ctx, cancel := r.rpcContext(ctx)
 	defer cancel()
+	asked := time.Now()
 	resp, err := newLease(ctx, cli, int64(r.cfg.LeaseTTL/time.Second))
 	if err != nil {
 		return err
 	}
 	r.lease, r.doubt = clientv3.LeaseID(resp.ID), false
 	r.leases[r.lease] = struct{}{}
+	r.confirmed = asked
 	r.ttl = time.Duration(resp.TTL) * time.Second // etcd raises one that is too short for its elections
 	r.observeAt = time.Now().Add(link.Jitter(r.cfg.Retry.ObserveDelay))
 	return nil
@@ -121,6 +123,9 @@ func (r *Registrar) applyAnswer(a answer) {
 	if a.refusal != nil {
 		r.cfg.Notify(Event{Type: Refused, Err: a.refusal})
 	}
+	if a.id == r.lease && a.ttl > 0 {
+		r.confirmed = a.asked
+	}
 	first := r.silent && !a.silent
 	r.silent = a.silent
 	if a.id != 0 && a.id == r.lease && a.ttl <= 0 && !a.silent {
@@ -139,7 +144,8 @@ func (r *Registrar) applyAnswer(a answer) {
 type answer struct {
 	id     clientv3.LeaseID
 	ttl    int64 // seconds; 0: there is no such lease
-	silent bool  // there was no answer, or a refusal; said once for each silence
+	asked  time.Time
+	silent bool // there was no answer, or a refusal; said once for each silence
 
 	refusal error // etcd's; nil when it said nothing
 }
@@ -248,6 +254,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 	}
 	for ; ; answered = true {
 		// An error of Send is EOF; Recv tells the reason.
+		asked := time.Now()
 		_ = stream.Send(&pb.LeaseKeepAliveRequest{ID: int64(s.id)})
 		resp, err := stream.Recv()
 		if link.NoLeader(err) {
@@ -259,7 +266,7 @@ func (s *leaseStream) stream(ctx context.Context) (answered bool, err error) {
 		dog.Disarm()
 		s.silent = false
 		s.link.Answered()
-		s.tell(ctx, answer{id: s.id, ttl: resp.TTL})
+		s.tell(ctx, answer{id: s.id, ttl: resp.TTL, asked: asked})
 		idle, cancelIdle := context.WithTimeout(ctx, s.interval)
 		lost := cli.ActiveConnection().WaitForStateChange(idle, connectivity.Ready)
 		cancelIdle()

@@ -30,6 +30,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cloudwego/kitex/pkg/klog"
@@ -85,6 +86,8 @@ type Registrar struct {
 	done chan struct{} // closed when run has returned
 	err  error         // what Close returns; readable once done is closed
 
+	published atomic.Pointer[statuses] // for Registered; nil before the first Register
+
 	answers chan answer     // from the keeper
 	news    chan recordNews // from the watches
 
@@ -94,8 +97,11 @@ type Registrar struct {
 	ttl    time.Duration                 // of the last lease, or what will be asked for
 	leases map[clientv3.LeaseID]struct{} // every lease this Conn ever had: what stands under one of them is ours
 	keeper keeper
-	rev    int64 // etcd's revision at the last write
-	doubt  bool  // a write under the lease got no answer: it may still arrive
+
+	confirmed time.Time // when etcd last confirmed the lease, or a former one
+
+	rev   int64 // etcd's revision at the last write
+	doubt bool  // a write under the lease got no answer: it may still arrive
 
 	regs     map[*registry.Info]*registration // what servers want to stand
 	refused  map[*registry.Info]struct{}      // whose address was taken: Kitex deregisters them nevertheless
@@ -234,13 +240,16 @@ func (r *Registrar) run(running context.Context) {
 		}
 		r.takeRequests() // whatever woke it: requests come first
 		r.expireCalls()
+		r.publish() // etcd may take its time to answer
 		if r.dirty() && !time.Now().Before(r.retryAt) {
 			r.reconcile()
+			r.publish()
 		}
 		r.settleUpdates()
 		r.finishDrained(r.link.Closing())
 		if r.observing() && !time.Now().Before(r.observeAt) {
 			r.observe()
+			r.publish()
 		}
 		r.keep()
 		timer.Reset(time.Until(r.nextTime()))
@@ -310,6 +319,7 @@ func (r *Registrar) shutdown(running context.Context) error {
 	for _, reg := range r.regs {
 		r.withdraw(reg, nil)
 	}
+	r.publish()
 	ctx, cancel := context.WithTimeout(running, shutdownTimeout)
 	defer cancel()
 	var err error

@@ -128,6 +128,7 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 			for _, reg := range batch {
 				r.written(reg, resp.Header.Revision)
 			}
+			r.settleWritten(batch...)
 			continue
 		}
 		if !link.Permanent(err) {
@@ -139,6 +140,7 @@ func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error 
 			switch {
 			case err == nil:
 				r.written(reg, rev)
+				r.settleWritten(reg)
 			case !link.Permanent(err):
 				return err
 			default:
@@ -201,8 +203,15 @@ func (r *Registrar) written(reg *registration, rev int64) {
 		r.event(Registered, e, nil)
 		klog.Infof("etcd: registered %s", e.Key)
 	}
-	reg.call.settle(nil)
 	r.dropMoved(reg)
+}
+
+// settleWritten tells those who registered that it is done, when Registered says so too.
+func (r *Registrar) settleWritten(regs ...*registration) {
+	r.publish()
+	for _, reg := range regs {
+		reg.call.settle(nil)
+	}
 }
 
 // failPending ends the Registers that wait when err will not go away by itself.

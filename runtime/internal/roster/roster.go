@@ -91,6 +91,19 @@ func (r *Roster) Live() int { return r.live }
 // Keys returns how many keys etcd holds, readable or not.
 func (r *Roster) Keys() int { return len(r.held) }
 
+// Invalid returns how many of them are not instances.
+func (r *Roster) Invalid() int { return len(r.held) - r.live }
+
+// Protected returns how many instances the list has, or will have, that etcd does not hold.
+func (r *Roster) Protected() (n int) {
+	for _, l := range r.lost {
+		if l.served {
+			n++
+		}
+	}
+	return n
+}
+
 // Revision returns the revision of etcd up to which the roster knows everything.
 func (r *Roster) Revision() int64 { return r.complete }
 
