@@ -118,10 +118,7 @@ func TestFieldEtcdLostAndFound(t *testing.T) {
 // then its error says what is missing. It notices when the last server leaves.
 func TestFieldResolverAlone(t *testing.T) {
 	cluster := etcdtest.Start(t)
-	r, err := etcd.NewEtcdResolver(cluster.Endpoints())
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := connect(t, cluster).Resolver() // as NewEtcdResolver, whose Conn nobody can close
 	cli, err := hello.NewClient(testService, client.WithResolver(r), client.WithRPCTimeout(3*time.Second), closedAfter(t))
 	if err != nil {
 		t.Fatal(err)

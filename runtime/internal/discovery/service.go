@@ -158,11 +158,7 @@ func (s *Service) Synced() time.Time {
 
 // blank says whether nothing is known of the service that is worth remembering, and nobody needs its entry.
 func (s *Service) blank() bool {
-	others := len(s.attached())
-	if s.dir.saver != nil {
-		others-- // the saver is attached to all
-	}
-	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && others <= 0
+	return len(s.snapshot().instances) == 0 && s.readers.Load() == 0 && len(s.attached()) == 0
 }
 
 // Changes returns how many lists differed from the one before.
