@@ -98,5 +98,5 @@ func TestEjectionGRPC(t *testing.T) {
 	}
 	l.called(t, dead.addr)
 
-	checkHung(t, l, events, hung.addr, func() { hung.signal(t, syscall.SIGSTOP) }, func() { hung.signal(t, syscall.SIGCONT) })
+	checkHung(t, l, events, hung.addr, func() { hung.signal(t, sigStop) }, func() { hung.signal(t, sigContinue) })
 }
