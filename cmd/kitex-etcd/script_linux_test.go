@@ -91,7 +91,7 @@ func (tr *traffic) next(t *testing.T, addr string, n int64) (attempts int) {
 		return tr.by[addr]
 	}
 	from, before := tr.calls.Load(), count()
-	for begin := time.Now(); tr.calls.Load() < from+n; time.Sleep(5 * time.Millisecond) { // calls are made meanwhile
+	for begin := time.Now(); tr.calls.Load() < from+n; time.Sleep(5 * time.Millisecond) { // polled: to tell the test of each call would slow the calls down
 		if time.Since(begin) > 30*time.Second {
 			t.Fatal("there is no traffic")
 		}
@@ -154,15 +154,15 @@ func TestScript(t *testing.T) {
 
 	// For a time. The end of a lease is the end of the mark: nobody has to do it.
 	operator("drain Hello A --for 5s", exitDone, "Hello A drained for 5s\n")
-	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
-		resp, err := cli.Get(testContext(t), etcd.DefaultPrefix+"/Hello/"+a.addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if resp.Count == 1 {
-			break
-		}
-		if time.Since(begin) > 20*time.Second {
+	key := etcd.DefaultPrefix + "/Hello/" + a.addr
+	resp, err := cli.Get(testContext(t), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back := cli.Watch(testContext(t), key, clientv3.WithRev(resp.Header.Revision+1)); resp.Count == 0 {
+		select {
+		case <-back: // the record is put when the mark has ended
+		case <-time.After(20 * time.Second):
 			t.Fatal("the server is not back")
 		}
 	}

@@ -24,7 +24,7 @@ func TestSnapshot(t *testing.T) {
 	defer conn.Close()
 	must(t)(conn.Instances(testContext(t), "Hello"))
 	var files []string
-	for deadline := time.Now().Add(20 * time.Second); len(files) == 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(20 * time.Second); len(files) == 0; time.Sleep(10 * time.Millisecond) { // polled: no event tells of a file that was written
 		if time.Now().After(deadline) {
 			t.Fatal("no file was written")
 		}

@@ -42,9 +42,9 @@ type Config struct {
 	Context         context.Context // see WithTimingForTesting; may be nil
 }
 
-// Directory knows the services that a Conn discovers. A service enters it when it is first asked for. When nobody uses it any more
-// its goroutine ends, and what is left is its last instances, which outlive any outage, and the Conn; one without instances leaves
-// the Directory. Safe for concurrent use.
+// Directory knows the services that a Conn discovers. A service enters it when it is first asked for. When nobody has used it for
+// a while, its goroutine ends: a service that has instances then keeps them for its next user, even through an outage; one that
+// has none leaves the Directory. Safe for concurrent use.
 type Directory struct {
 	cfg    Config
 	link   *link.Link
