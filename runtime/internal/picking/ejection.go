@@ -91,10 +91,11 @@ type watch struct {
 	*ejector
 	push    *pushBalancer
 	probe   *prober
-	remote  *remote.ClientOption // of the client; complete when it is made
-	grpc    bool                 // its ConnPool is one of gRPC
-	shared  bool                 // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
-	retries bool                 // the client has a policy for retries, which should go elsewhere
+	remote  *remote.ClientOption // of the client; complete when it is made, as is
+	svr     *rpcinfo.EndpointBasicInfo
+	grpc    bool // its ConnPool is one of gRPC
+	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
+	retries bool // the client has a policy for retries, which should go elsewhere
 }
 
 // prober makes connections as the client does.
@@ -121,6 +122,7 @@ func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
 		push:    p,
 		probe:   &prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
 		remote:  o.RemoteOpt,
+		svr:     o.Svr,
 		grpc:    protocol&transport.GRPC != 0,
 		shared:  protocol&(transport.GRPC|transport.GRPCStreaming) != 0 || mux,
 		retries: o.UnaryOptions.RetryContainer != nil || len(o.UnaryOptions.RetryMethodPolicies) > 0,
@@ -186,7 +188,7 @@ func (w *watch) divert(ctx context.Context, req any) {
 			return
 		}
 	}
-	if other := w.push.other(ctx, req, to, avoid); other != nil {
+	if other := w.push.other(ctx, req, w.svr.Tags[targetTag], avoid); other != nil {
 		to.SetInstance(other)
 	}
 }

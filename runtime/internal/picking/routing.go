@@ -42,7 +42,7 @@ type Prefer struct {
 func (r Route) Option() client.Option {
 	return client.TailOption(client.Option{F: func(o *client.Options, _ *utils.Slice) {
 		if p, wired := o.Balancer.(*pushBalancer); wired {
-			p.route(o, r)
+			reroute(o, p, r)
 			return
 		}
 		if o.Balancer == nil && o.BalancerCacheOpt == nil {
