@@ -214,13 +214,13 @@ func TestCommandLines(t *testing.T) {
 		return string(out)
 	}
 	helps := map[string]string{"go tool kitex-etcd-gen": help("kitex-etcd-gen", "-h")}
-	for _, command := range []string{"services", "instances", "watch", "drain", "undrain", "weight"} {
+	for _, command := range []string{"services", "instances", "watch", "drain", "undrain", "weight", "console"} {
 		helps["kitex-etcd "+command] = help("kitex-etcd", command, "--help")
 	}
 	makefile := read(t, "../Makefile")
 	for _, file := range documents(t, readme, contribute) {
 		text := read(t, file)
-		for _, m := range regexp.MustCompile("(go tool kitex-etcd-gen|kitex-etcd (?:services|instances|watch|drain|undrain|weight))([^`#\n]*)").FindAllStringSubmatch(text, -1) {
+		for _, m := range regexp.MustCompile("(go tool kitex-etcd-gen|kitex-etcd (?:services|instances|watch|drain|undrain|weight|console))([^`#\n]*)").FindAllStringSubmatch(text, -1) {
 			for _, flag := range regexp.MustCompile(` --?[\w-]+`).FindAllString(m[2], -1) {
 				if !regexp.MustCompile(`[ ,]` + flag + `\b`).MatchString(helps[m[1]]) {
 					t.Errorf("%s: %s: -h does not list%s", file, m[0], flag)
