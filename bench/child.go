@@ -27,7 +27,8 @@ func init() {
 		"grpcproxy": serveGRPCProxy,
 		"many":      registerMany,
 		"scale":     callMuch,
-		"server":    serveHello,
+		"server":    orphaned(serveHello),
+		"streams":   orphaned(serveStreams),
 	}
 }
 
@@ -114,6 +115,17 @@ func startChild(role string, args []string, env ...string) (*child, error) {
 
 // read waits for the next thing that the child says.
 func (c *child) read(v any) error { return c.out.Decode(v) }
+
+// orphaned has a process that serves end with its parent, whatever it is doing.
+func orphaned(serve func(args []string) error) func(args []string) error {
+	return func(args []string) error {
+		go func() {
+			awaitParent()
+			os.Exit(1)
+		}()
+		return serve(args)
+	}
+}
 
 // awaitParent returns when the parent has no more use for this process, or is gone.
 func awaitParent() { _, _ = io.Copy(io.Discard, os.Stdin) }

@@ -56,7 +56,7 @@ func fanoutFamily(counts ...int) family {
 			{name: "fanout_proxy_rest_cpu", what: "the proxy's processor time for each second without changes", unit: duration},
 			{name: "fanout_proxy_change_cpu", what: "the proxy's processor time for each change", unit: duration},
 		},
-		plot:     &drawing{title: "From the Put of an instance until a Conn of the crowd has it", from: "fanout_seen"},
+		plots:    []drawing{{title: "From the Put of an instance until a Conn of the crowd has it", from: "fanout_seen"}},
 		conclude: concludeFleet,
 		open: func(b *bench) ([]side, error) {
 			var sides []side

@@ -54,11 +54,14 @@ var families = append([]family{
 	misuseFamily(),
 	certificateFamily(),
 	tokenFamily(),
-}, append(faultFamilies(), outageFamilies()...)...)
+	leaseFamily(),
+	unreachableFamily(),
+	streamFamily(),
+}, slices.Concat(faultFamilies(), crashFamilies(), outageFamilies())...)
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest
 // come first.
-var patient = []string{"outage", "rebuilt", "kill", "hang", "repair", "idle", "clusters", "token"}
+var patient = []string{"outage", "rebuilt", "lease", "repair", "kill", "hang", "gone", "idle", "clusters", "token"}
 
 func main() {
 	runChild()

@@ -24,7 +24,7 @@ func propagationFamily() family {
 			{name: "propagation_p50", what: "half of the instances", unit: duration, from: "propagation", targets: []target{timesOf(nothing, 1.5)}},
 			{name: "propagation_p99", what: "99 of 100", unit: duration, from: "propagation", quantile: 0.99, targets: []target{timesOf(nothing, 2)}},
 		},
-		plot: &drawing{title: "From the Put of an instance until it can be picked", from: "propagation"},
+		plots: []drawing{{title: "From the Put of an instance until it can be picked", from: "propagation"}},
 		open: func(b *bench) ([]side, error) {
 			server, err := b.serve()
 			if err != nil {
