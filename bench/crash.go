@@ -81,23 +81,17 @@ func (c crash) family() family {
 			{title: "Failed calls: " + c.about, from: c.name + "_call_times", each: c.name + "_calls", what: "failed calls"},
 		},
 		open: func(b *bench) ([]side, error) {
-			var sides []side
-			turns := 0
-			for _, lib := range callingLibs {
-				sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
-					turns++
-					return beside(b.pick(2, 1), func(i int) (values, error) {
-						service := fmt.Sprintf("bench-%s-%d-%d", c.name, turns, i)
-						v, err := c.victim(ctx, b, lib, service)
-						if err != nil {
-							return nil, err
-						}
-						defer v.end()
-						return v.trial(ctx, b, c.name, lib, service, callerOptions{timeout: crashTimeout, options: []client.Option{longPool()}})
-					})
-				}})
-			}
-			return sides, nil
+			return callingSides(b, c.name, func(ctx context.Context, lib, service string) (values, error) {
+				return beside(b.pick(2, 1), func(i int) (values, error) {
+					service := fmt.Sprintf("%s-%d", service, i)
+					v, err := c.victim(ctx, b, lib, service)
+					if err != nil {
+						return nil, err
+					}
+					defer v.end()
+					return v.trial(ctx, b, c.name, lib, service, callerOptions{timeout: crashTimeout, options: []client.Option{longPool()}})
+				})
+			}), nil
 		},
 	}
 }
@@ -111,16 +105,11 @@ const againLimit = 20 * time.Second
 
 // trial strikes once, under calls, and mends.
 func (v victim) trial(ctx context.Context, b *bench, name, lib, service string, o callerOptions) (values, error) {
-	// Kitex gives a connection 50 ms, which is little where all servers are on one machine. What is gone refuses at once.
-	o.options = append(slices.Clone(o.options), client.WithConnectTimeout(200*time.Millisecond))
-	t, err := b.startTraffic(ctx, lib, service, o)
+	t, err := v.traffic(ctx, b, lib, service, o)
 	if err != nil {
 		return nil, err
 	}
 	defer t.stop()
-	if err := t.reaches(ctx, append(v.others, v.addr)...); err != nil {
-		return nil, err
-	}
 	var conns int64
 	if v.conns != nil {
 		conns = v.conns()
@@ -149,6 +138,17 @@ func (v victim) trial(ctx context.Context, b *bench, name, lib, service string, 
 		name + "_attempt_times": attempts,
 		name + "_call_times":    calls,
 	}, nil
+}
+
+// traffic calls the victim and the others, and returns when each has answered.
+func (v victim) traffic(ctx context.Context, b *bench, lib, service string, o callerOptions) (*traffic, error) {
+	// Kitex gives a connection 50 ms, which is little where all servers are on one machine. What is gone refuses at once.
+	o.options = append(slices.Clone(o.options), client.WithConnectTimeout(200*time.Millisecond))
+	t, err := b.startTraffic(ctx, lib, service, o)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.reaches(ctx, append(v.others, v.addr)...)
 }
 
 // processes are victims that are processes of their own.
@@ -186,8 +186,8 @@ func stopped(ctx context.Context, b *bench, lib, service string) (victim, error)
 	return v, err
 }
 
-// behindProxies are n victims that are proxies, in front of one server of lib's kind.
-func behindProxies(ctx context.Context, b *bench, lib, service string, n int) (victim, *proxy, error) {
+// behindProxies has n instances of a service that are proxies, in front of one server of lib's kind. The first is the victim.
+func behindProxies(ctx context.Context, b *bench, lib, service string, n int) (victim, []*proxy, error) {
 	serve := b.serve
 	if onGRPC(lib) {
 		serve = b.serveGRPC
@@ -202,8 +202,7 @@ func behindProxies(ctx context.Context, b *bench, lib, service string, n int) (v
 		if ways[i], err = b.proxyTo(server); err != nil {
 			return v, nil, err
 		}
-		p := peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == lib })]
-		if err := b.etcd.put(ctx, []pair{p.record(service, ways[i].addr)}); err != nil {
+		if err := b.etcd.put(ctx, []pair{peerOf(lib).record(service, ways[i].addr)}); err != nil {
 			return v, nil, err
 		}
 		if i > 0 {
@@ -211,16 +210,16 @@ func behindProxies(ctx context.Context, b *bench, lib, service string, n int) (v
 		}
 	}
 	v.addr = ways[0].addr
-	return v, ways[0], nil
+	return v, ways, nil
 }
 
 func lost(ctx context.Context, b *bench, lib, service string) (victim, error) {
-	v, way, err := behindProxies(ctx, b, lib, service, crashServers)
+	v, ways, err := behindProxies(ctx, b, lib, service, crashServers)
 	if err != nil {
 		return v, err
 	}
-	v.conns, v.strike = way.conns.Load, way.drop
-	v.mend = func(context.Context) (time.Time, error) { way.forward(); return time.Now(), nil }
+	v.conns, v.strike = ways[0].conns.Load, ways[0].drop
+	v.mend = func(context.Context) (time.Time, error) { ways[0].forward(); return time.Now(), nil }
 	return v, nil
 }
 
@@ -237,29 +236,24 @@ func leaseFamily() family {
 			{name: "lease_hang", what: "from SIGSTOP until the record is gone", unit: duration, targets: []target{atMost(float64(12 * time.Second))}},
 		},
 		open: func(b *bench) ([]side, error) {
-			var sides []side
-			for _, lib := range callingLibs {
-				sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
-					return beside(2*b.pick(atOnce, 1), func(i int) (values, error) {
-						name, signal := "lease_kill", syscall.SIGKILL
-						if i%2 == 1 {
-							name, signal = "lease_hang", syscall.SIGSTOP
-						}
-						service := fmt.Sprintf("bench-lease-%s-%d", lib, i)
-						s, err := b.startBackend(ctx, lib, service)
-						if err != nil {
-							return nil, err
-						}
-						defer s.kill()
-						begin := time.Now()
-						if err := s.cmd.Process.Signal(signal); err != nil {
-							return nil, err
-						}
-						return values{name: {within(ctx, begin, enough, func() bool { return !b.registeredAt(ctx, lib, service, s.addr, 0) })}}, nil
-					})
-				}})
-			}
-			return sides, nil
+			return callingSides(b, "lease", func(ctx context.Context, lib, service string) (values, error) {
+				return beside(2*b.pick(atOnce, 1), func(i int) (values, error) {
+					name, signal, service := "lease_kill", syscall.SIGKILL, fmt.Sprintf("%s-%d", service, i)
+					if i%2 == 1 {
+						name, signal = "lease_hang", syscall.SIGSTOP
+					}
+					s, err := b.startBackend(ctx, lib, service)
+					if err != nil {
+						return nil, err
+					}
+					defer s.kill()
+					begin := time.Now()
+					if err := s.cmd.Process.Signal(signal); err != nil {
+						return nil, err
+					}
+					return values{name: {within(ctx, begin, enough, func() bool { return !b.registeredAt(ctx, lib, service, s.addr, 0) })}}, nil
+				})
+			}), nil
 		},
 	}
 }

@@ -9,8 +9,6 @@ import (
 	"github.com/cloudwego/kitex/pkg/loadbalance"
 )
 
-const laneTag = "lane"
-
 const settled = 6 * time.Second // longer than Kitex looks away
 
 // A fault is what is done to three servers that leave on purpose. What it leads to is over soon after do has returned.

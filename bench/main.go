@@ -57,6 +57,11 @@ var families = append([]family{
 	leaseFamily(),
 	unreachableFamily(),
 	streamFamily(),
+	slowFamily(),
+	reviveFamily(),
+	takenFamily(),
+	drainFamily(),
+	laneFamily(),
 }, slices.Concat(faultFamilies(), crashFamilies(), outageFamilies())...)
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest

@@ -39,7 +39,8 @@ type serverOf struct {
 	lib     string
 	service string
 	addr    string // where it listens; empty means a free port
-	lane    string // the value of a tag of its record; empty means none
+	zone    string // the value of a tag of its record; empty means none
+	drained bool   // an operator's mark stands: there will be no record
 }
 
 // startBackend starts a server of Hello and returns when its record stands.
@@ -52,7 +53,7 @@ func (b *bench) startServer(ctx context.Context, of serverOf) (*backend, error) 
 	if err != nil {
 		return nil, err
 	}
-	c, err := startChild(cmp.Or(of.role, "server"), []string{of.lib, of.service, cmp.Or(of.addr, "127.0.0.1:0"), b.etcd.endpoints[0], of.lane})
+	c, err := startChild(cmp.Or(of.role, "server"), []string{of.lib, of.service, cmp.Or(of.addr, "127.0.0.1:0"), b.etcd.endpoints[0], of.zone})
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,9 @@ func (b *bench) startServer(ctx context.Context, of serverOf) (*backend, error) 
 	if err := c.read(&s.addr); err != nil {
 		s.kill()
 		return nil, fmt.Errorf("start a server: %w", err)
+	}
+	if of.drained {
+		return s, nil
 	}
 	if err := await(ctx, "the record of "+s.addr, 20*time.Second, func() bool {
 		return b.registeredAt(ctx, of.lib, of.service, s.addr, now.Header.Revision)
@@ -152,7 +156,7 @@ func serveKitex(args []string, newServer func(addr string, opts ...server.Option
 	addr := ln.Addr().String()
 	opts := []server.Option{server.WithListener(ln)}
 	if len(args) > 4 {
-		opts = append(opts, server.WithRegistryInfo(&registry.Info{Tags: map[string]string{laneTag: args[4]}}))
+		opts = append(opts, server.WithRegistryInfo(&registry.Info{Tags: map[string]string{zoneTag: args[4]}}))
 	}
 	if lib == ours {
 		conn, err := etcd.Connect(endpoints)

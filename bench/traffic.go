@@ -125,6 +125,18 @@ func later(times []float64, least time.Duration) (found []float64) {
 	return found
 }
 
+// attemptsAt is how many attempts at addr began after since.
+func (t *traffic) attemptsAt(addr string, since time.Time) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, o := range t.attempts {
+		if o.addr == addr && o.begun.After(since) {
+			n++
+		}
+	}
+	return n
+}
+
 // answered says whether addr has answered an attempt that began after since.
 func (t *traffic) answered(addr string, since time.Time) bool { return t.answers(addr, since) > 0 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/cloudwego/kitex/pkg/loadbalance"
 )
 
-// ways are the balancers and transports of Kitex's clients.
-var ways = []struct {
+// balancers are the balancers and transports of Kitex's clients.
+var balancers = []struct {
 	name, what string
 	options    func() []client.Option
 }{
@@ -63,7 +63,7 @@ func unreachableFamily() family {
 			"Kitex's balancers and transports, with %d calls per second and a timeout of %s. go-zero and kratos have gRPC's connections and "+
 			"a balancer each; they are beside weighted", callsPerSecond, duration.format(float64(crashTimeout))),
 	}
-	for _, w := range ways {
+	for _, w := range balancers {
 		name := "unreachable_" + w.name
 		f.rows = append(f.rows,
 			row{name: name + "_attempts", what: w.what + ": failed attempts", unit: count, targets: []target{atMost(3)}},
@@ -78,21 +78,21 @@ func unreachableFamily() family {
 		turns := 0
 		var sides []side
 		for _, lib := range callingLibs {
-			of := ways
+			of := balancers
 			if onGRPC(lib) {
-				of = ways[:1]
+				of = balancers[:1]
 			}
 			sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
 				turns++
 				// As many at once as do not wait for each other on two cores.
 				return inGroups(len(of), 4, func(i int) (values, error) {
 					service := fmt.Sprintf("bench-unreachable-%d-%d", turns, i)
-					v, way, err := behindProxies(ctx, b, lib, service, 4)
+					v, ways, err := behindProxies(ctx, b, lib, service, 4)
 					if err != nil {
 						return nil, err
 					}
-					v.strike = func() error { way.shut(); return nil }
-					v.mend = func(context.Context) (time.Time, error) { return time.Now(), way.open() }
+					v.strike = func() error { ways[0].shut(); return nil }
+					v.mend = func(context.Context) (time.Time, error) { return time.Now(), ways[0].open() }
 					return v.trial(ctx, b, "unreachable_"+of[i].name, lib, service, callerOptions{timeout: crashTimeout, options: of[i].options()})
 				})
 			}})
