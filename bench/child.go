@@ -19,6 +19,7 @@ var roles map[string]func(args []string) error
 
 func init() {
 	roles = map[string]func(args []string) error{
+		"burn":      burn,
 		"clients":   openClients,
 		"crowd":     joinCrowd,
 		"etcd":      serveEtcd,
@@ -26,6 +27,7 @@ func init() {
 		"footprint": carryFootprint,
 		"grpcproxy": serveGRPCProxy,
 		"many":      registerMany,
+		"restart":   callAfresh,
 		"scale":     callMuch,
 		"server":    orphaned(serveHello),
 		"streams":   orphaned(serveStreams),

@@ -44,6 +44,7 @@ type callerOptions struct {
 	balancer  loadbalance.Loadbalancer                      // nil means Kitex's choice, or that of options
 	cache     lbcache.Options                               // how long Kitex keeps what it has found
 	timeout   time.Duration                                 // of a call; 0 means 3 s
+	conn      []etcd.Option                                 // of ours
 	options   []client.Option                               // more of them
 	attempted func(addr string, begun time.Time, err error) // told of every attempt; may be nil
 }
@@ -84,7 +85,7 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 	mine, theirs := configured(o.etcd)
 	switch lib {
 	case ours:
-		conn, err := etcd.Connect(o.endpoints, mine)
+		conn, err := etcd.Connect(o.endpoints, append(o.conn, mine)...)
 		if err != nil {
 			return nil, err
 		}

@@ -25,7 +25,7 @@ func laneFamily() family {
 			{name: "lane_base", what: "from the beginning of the deletion until a call of the lane is answered by the base", unit: duration,
 				targets: []target{atMost(float64(5 * time.Millisecond))}},
 			{name: "lane_calls", what: "failed calls of it", unit: count, targets: []target{atMost(0)}},
-			{name: "zone_calls", what: "failed calls of the client whose zone is killed", unit: count, targets: []target{atMost(0)}},
+			{name: "zone_calls", what: "failed calls of the client whose zone is killed; one that a server had then cannot but fail", unit: count, targets: []target{atMost(0)}},
 			{name: "zone_attempts", what: "failed attempts of it", unit: count},
 		},
 		open: func(b *bench) ([]side, error) {

@@ -62,7 +62,10 @@ var families = append([]family{
 	takenFamily(),
 	drainFamily(),
 	laneFamily(),
-}, slices.Concat(faultFamilies(), crashFamilies(), outageFamilies())...)
+	firstFamily(),
+	firstDownFamily(),
+	restartFamily(),
+}, slices.Concat(faultFamilies(), crashFamilies(), thinFamilies(), outageFamilies())...)
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest
 // come first.
