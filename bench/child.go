@@ -21,15 +21,19 @@ func init() {
 	roles = map[string]func(args []string) error{
 		"burn":      burn,
 		"clients":   openClients,
+		"conns":     openConns,
 		"crowd":     joinCrowd,
 		"etcd":      serveEtcd,
 		"family":    measureFamily,
 		"footprint": carryFootprint,
+		"get":       getAll,
 		"grpcproxy": serveGRPCProxy,
 		"many":      registerMany,
 		"restart":   callAfresh,
 		"scale":     callMuch,
 		"server":    orphaned(serveHello),
+		"unserved":  askForNobody,
+		"watchers":  watchPlainly,
 		"streams":   orphaned(serveStreams),
 	}
 }

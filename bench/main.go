@@ -65,6 +65,12 @@ var families = append([]family{
 	firstFamily(),
 	firstDownFamily(),
 	restartFamily(),
+	connsFamily(),
+	unservedFamily(),
+	restFamily(),
+	commandFamily(),
+	attemptFamily(),
+	routeFamily(),
 }, slices.Concat(faultFamilies(), crashFamilies(), thinFamilies(), outageFamilies())...)
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest

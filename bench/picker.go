@@ -23,7 +23,7 @@ func pickerFamily(n int) family {
 		name:  "picker",
 		about: fmt.Sprintf("What Kitex asks of its balancer for each call, for a service of %d", n),
 		rows: []row{
-			{name: "picker", what: "time of GetPicker", unit: duration, targets: []target{timesOf(stock, 2)}},
+			{name: "picker", what: "time of GetPicker", unit: duration, targets: []target{timesOf(stock, 1.2)}},
 			{name: "picker_allocs", what: "allocations of it", unit: count},
 		},
 		open: func(b *bench) ([]side, error) {
