@@ -30,8 +30,8 @@ func (c *Conn) Resolver() discovery.Resolver {
 // then what carries changes into the client's load balancer the moment they happen, whichever balancer opts or options
 // after these choose. A client that opts give another resolver, a proxy or an xDS suite is left to that.
 //
-// Clients of one Conn share Kitex's discovery cache. Kitex then tells each of them when an instance of any service of
-// the Conn leaves, and they close their idle connections to that address.
+// The clients of a process, of all its Conns, share Kitex's discovery cache, if they have the same intervals (lbcache.Options). Kitex
+// tells each of them when an instance of any service leaves, and they close their idle connections to that address.
 func (c *Conn) ClientOptions(opts ...client.Option) []client.Option {
 	all := make([]client.Option, 0, len(opts)+2)
 	all = append(append(all, client.WithResolver(c.Resolver())), opts...)

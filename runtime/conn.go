@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"fmt"
-	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -30,8 +29,6 @@ type Conn struct {
 	closed   chan struct{} // closed when Close is done
 	closeErr error         // readable once closed is closed
 }
-
-var connCount atomic.Uint64
 
 // Connect returns a Conn to the etcd cluster at endpoints (host:port, http://host:port or https://host:port). It checks
 // everything that can be checked without the network, which it does not use: etcd may be down. An error names the
@@ -71,7 +68,6 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	})
 	c.wiring = picking.New(picking.Config{
 		Directory: c.directory,
-		ID:        fmt.Sprintf("kitex-etcd-%d", connCount.Add(1)),
 		KeepAll:   !cfg.Ejection,
 		Start:     l.Start,
 		Notify:    c.events.ofPicking,

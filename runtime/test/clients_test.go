@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -365,11 +366,12 @@ func TestDiagnosisShowsInstances(t *testing.T) {
 	c := connect(t, cluster)
 	echo(t, newHello(t, c))
 	echo(t, newHello(t, c, client.WithLoadBalancer(stateless{})))
-	dump := lbcache.Dump().(map[string]any)
+	id := strings.TrimPrefix(c.Resolver().Name(), "kitex-etcd-")
+	ofConn := regexp.MustCompile(`^Hello\x1f` + id + `(\.|$)`)
 	var shown []string
-	for key, routes := range dump {
-		if strings.HasPrefix(key, c.Resolver().Name()+"|") {
-			for target, instances := range routes.(map[string]any) {
+	for _, routes := range lbcache.Dump().(map[string]any) {
+		for target, instances := range routes.(map[string]any) {
+			if ofConn.MatchString(target) {
 				shown = append(shown, fmt.Sprintf("%s %v", target, instances))
 			}
 		}

@@ -23,15 +23,13 @@ import (
 // inNamespace runs the test t again, as a process in a network of its own, and says whether this is that process.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
-	const variable = "KITEX_ETCD_TEST_NAMESPACE"
-	if os.Getenv(variable) == t.Name() {
+	cmd := again(t)
+	if cmd == nil {
 		return true
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("needs ip, from the package iproute2")
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER

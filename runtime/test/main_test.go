@@ -15,7 +15,8 @@ func TestMain(m *testing.M) {
 	childMain()
 	code := m.Run()
 	lasting := []goleak.Option{
-		// One for each Conn whose clients were made: Kitex never stops a balancer factory.
+		// One for each pair of intervals that clients have, and for each Conn whose resolver was given to a client alone: Kitex never stops a
+		// balancer factory.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/loadbalance/lbcache.(*BalancerFactory).watcher"),
 		// One for each refresh interval, until its last balancer has expired.
 		goleak.IgnoreAnyFunction("github.com/cloudwego/kitex/pkg/utils.(*SharedTicker).Tick"),

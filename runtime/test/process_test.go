@@ -131,6 +131,17 @@ func startChildren(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, n
 	return children
 }
 
+// again returns the command that runs the test t again, alone in a process; nil in that process.
+func again(t *testing.T) *exec.Cmd {
+	const variable = "KITEX_ETCD_TEST_AGAIN"
+	if os.Getenv(variable) == t.Name() {
+		return nil
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"="+t.Name())
+	return cmd
+}
+
 // startChild starts a server and returns when it is registered; env are more variables of its environment.
 func startChild(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, env ...string) (*child, error) {
 	cmd := exec.Command(os.Args[0])

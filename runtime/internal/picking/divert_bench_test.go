@@ -23,13 +23,13 @@ func BenchmarkDivert(b *testing.B) {
 			b.Run(fmt.Sprintf("balancer=%s/n=%d", name, n), func(b *testing.B) {
 				w, _ := syncedWiring(b, n)
 				p, key := testPusher(w, lb)
-				tags := map[string]string{balancerTag: strings.TrimPrefix(key, p.prefix)}
-				call := (&watch{ejector: w.monitor.ejector(testService), push: p, retries: true}).middleware(
+				svr := &rpcinfo.EndpointBasicInfo{ServiceName: testService, Tags: map[string]string{targetTag: strings.TrimPrefix(key, keyPrefix)}}
+				call := (&watch{ejector: w.monitor.ejector(testService), push: p, svr: svr, retries: true}).middleware(
 					func(context.Context, any, any) error { return nil })
 				inst := mustService(b, w).Latest()[0]
 				b.ReportAllocs()
 				for b.Loop() {
-					to := remoteinfo.NewRemoteInfo(&rpcinfo.EndpointBasicInfo{ServiceName: testService, Tags: tags}, "echo")
+					to := remoteinfo.NewRemoteInfo(svr, "echo")
 					to.SetTag(rpcinfo.RetryPrevInstTag, inst.Address().String())
 					to.SetInstance(inst)
 					ri := rpcinfo.NewRPCInfo(nil, to, rpcinfo.NewInvocation(testService, "echo"), rpcinfo.NewRPCConfig(), nil)

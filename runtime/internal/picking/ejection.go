@@ -91,10 +91,11 @@ type watch struct {
 	*ejector
 	push    *pushBalancer
 	probe   *prober
-	remote  *remote.ClientOption // of the client; complete when it is made
-	grpc    bool                 // its ConnPool is one of gRPC
-	shared  bool                 // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
-	retries bool                 // the client has a policy for retries, which should go elsewhere
+	remote  *remote.ClientOption // of the client; complete when it is made, as is
+	svr     *rpcinfo.EndpointBasicInfo
+	grpc    bool // its ConnPool is one of gRPC
+	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
+	retries bool // the client has a policy for retries, which should go elsewhere
 }
 
 // prober makes connections as the client does.
@@ -121,6 +122,7 @@ func newWatch(e *ejector, p *pushBalancer, o *client.Options) *watch {
 		push:    p,
 		probe:   &prober{o.RemoteOpt.Dialer, max(o.Configs.ConnectTimeout(), leastProbe)},
 		remote:  o.RemoteOpt,
+		svr:     o.Svr,
 		grpc:    protocol&transport.GRPC != 0,
 		shared:  protocol&(transport.GRPC|transport.GRPCStreaming) != 0 || mux,
 		retries: o.UnaryOptions.RetryContainer != nil || len(o.UnaryOptions.RetryMethodPolicies) > 0,
@@ -133,15 +135,18 @@ const leastProbe = 200 * time.Millisecond
 // failedTag holds, within one call, the addresses that it got no connection to, with a space after each.
 const failedTag = "kitex-etcd-failed"
 
+// clockBase is what attempts are timed from: time.Since reads one clock, time.Now two.
+var clockBase = time.Now()
+
 func (w *watch) middleware(next endpoint.Endpoint) endpoint.Endpoint {
 	tracker, retries, shared := w.tracker, w.retries, w.shared // at hand: most attempts need no more
 	return func(ctx context.Context, req, resp any) error {
 		if retries || !tracker.Quiet() {
 			w.divert(ctx, req)
 		}
-		var began time.Time
+		var began time.Duration
 		if shared {
-			began = time.Now()
+			began = time.Since(clockBase)
 		}
 		err := next(ctx, req, resp)
 		if err == nil && tracker.Quiet() {
@@ -186,20 +191,20 @@ func (w *watch) divert(ctx context.Context, req any) {
 			return
 		}
 	}
-	if other := w.push.other(ctx, req, to, avoid); other != nil {
+	if other := w.push.other(ctx, req, w.svr.Tags[targetTag], avoid); other != nil {
 		to.SetInstance(other)
 	}
 }
 
 // learn takes what became of an attempt, and returns its error.
-func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time) error {
+func (w *watch) learn(ctx context.Context, resp any, err error, began time.Duration) error {
 	ri, to, inst, ok := w.target(ctx)
 	if !ok {
 		return err
 	}
 	a := newAttempt(ctx, ri, resp, err)
 	if w.shared {
-		a.took = time.Since(began)
+		a.took = time.Since(clockBase) - began
 	}
 	signal, ok := a.signal()
 	if !ok {

@@ -3,8 +3,8 @@ package picking
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,9 +30,6 @@ type testEtcd struct {
 	cli *clientv3.Client
 	dir *discovery.Directory
 }
-
-// wirings counts: Kitex keeps what belongs to one for ever, under its name.
-var wirings atomic.Int64
 
 // syncedWiring returns a Wiring whose directory knows n instances of testService, 10.0.0.0:80 and the following.
 func syncedWiring(tb testing.TB, n int) (*Wiring, *testEtcd) {
@@ -69,7 +66,9 @@ func syncedWiring(tb testing.TB, n int) (*Wiring, *testEtcd) {
 	if list, err := s.Get(e.context()); err != nil || len(list) != n {
 		tb.Fatalf("%d instances, %v", len(list), err)
 	}
-	return New(Config{Directory: e.dir, ID: fmt.Sprint("wiring-", wirings.Add(1)), Start: l.Start, Notify: func(Event) {}}), e
+	w := New(Config{Directory: e.dir, Start: l.Start, Notify: func(Event) {}})
+	tb.Cleanup(func() { runtime.KeepAlive(w) })
+	return w, e
 }
 
 func (e *testEtcd) context() context.Context {

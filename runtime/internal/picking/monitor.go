@@ -186,11 +186,9 @@ func (m *monitor) rebuild(e *ejector) {
 		return
 	}
 	e.built = excluded
-	for _, p := range m.wiring.all() {
-		for _, k := range *p.keys.Load() {
-			if k.ejector == e {
-				k.Changed()
-			}
+	for k := range everyKey {
+		if k.ejector == e {
+			k.Changed()
 		}
 	}
 	e.tracker.Apply(excluded)

@@ -3,6 +3,7 @@ package picking
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/cloudwego/kitex/pkg/loadbalance"
@@ -13,13 +14,12 @@ import (
 // testPusher returns the pushing balancer of w for Kitex's own intervals, with a balancer of a client's if lb is not nil,
 // and the CacheKey of testService.
 func testPusher(w *Wiring, lb loadbalance.Loadbalancer) (p *pushBalancer, cacheKey string) {
-	p, id := w.pusher(lbcache.Options{Cacheable: true, RefreshInterval: kitexRefresh, ExpireInterval: kitexExpire})
-	desc := testService
+	id := w.id
 	if lb != nil {
-		p.adopt(id, lb)
-		desc = joinTarget(testService, id)
+		id = w.adopt(lb)
 	}
-	return p, p.prefix + desc
+	p = pusherOf(lbcache.Options{Cacheable: true, RefreshInterval: kitexRefresh, ExpireInterval: kitexExpire})
+	return p, keyPrefix + joinTarget(testService, id)
 }
 
 // BenchmarkGetPicker compares Kitex's balancer alone with the same behind the push.
@@ -48,9 +48,9 @@ func BenchmarkGetPicker(b *testing.B) {
 // BenchmarkCall is what Kitex does for every call before the connection: target, balancer, picker, instance.
 func BenchmarkCall(b *testing.B) {
 	w, _ := syncedWiring(b, 1000)
-	p, _ := testPusher(w, nil)
+	p, key := testPusher(w, nil)
 	ctx := context.Background()
-	target := rpcinfo.NewEndpointInfo(testService, "echo", nil, nil)
+	target := rpcinfo.NewEndpointInfo(testService, "echo", nil, map[string]string{targetTag: strings.TrimPrefix(key, keyPrefix)})
 	b.ReportAllocs()
 	for b.Loop() {
 		lb, err := p.factory.Get(ctx, target)

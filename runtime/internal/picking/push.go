@@ -3,7 +3,7 @@
 //
 // Kitex's way to an instance is client -> balancer cache -> balancer -> picker. A pushBalancer takes the balancer's place
 // there, and has the client's own balancer build a new picker when the service changes. There is one pushBalancer for each
-// pair of Kitex's intervals, and one pickerKey in it for each service as one balancer knows it:
+// pair of Kitex's intervals, and one pickerKey in it for each service of a Conn as one balancer knows it:
 //
 //	          first GetPicker          built                Kitex's expiry; the client was closed
 //	(unknown) ───────────────> opening ─────> ready ────────────────────────────────────────────> retired
@@ -16,14 +16,15 @@ package picking
 
 import (
 	"context"
-	"errors"
 	"maps"
+	"reflect"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
-	"github.com/cloudwego/kitex/client"
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
@@ -35,57 +36,67 @@ import (
 )
 
 // pushBalancer stands between Kitex and the balancers that clients chose. When a service changes it has them build their
-// pickers at once, instead of at Kitex's next refresh.
+// pickers at once, instead of at Kitex's next refresh. There is one in the process for each pair of intervals, for the clients of every
+// Conn: Kitex never frees the factory in front of it.
 type pushBalancer struct {
-	resolver *Resolver
-	monitor  *monitor
+	factory  *lbcache.BalancerFactory // Kitex's cache in front of it
 	standard loadbalance.Loadbalancer // of the clients that chose none
-	newID    func() string            // names a client's balancer
-
-	factory *lbcache.BalancerFactory // Kitex's cache in front of it
-	prefix  string                   // of the CacheKeys that Kitex makes of target descriptions
 
 	keys atomic.Pointer[map[string]*pickerKey] // by CacheKey; replaced, never changed: reading it takes no lock
-
-	mu  sync.Mutex                          // guards own, and keys against two replacements at once
-	own map[string]loadbalance.Loadbalancer // by id, what clients chose
+	mu   sync.Mutex                            // held while keys is replaced
 }
 
-func newPushBalancer(r *Resolver, m *monitor, cache lbcache.Options) *pushBalancer {
-	p := &pushBalancer{
-		resolver: r,
-		monitor:  m,
-		standard: loadbalance.NewWeightedBalancer(),
-		prefix:   r.Name() + ":",
-		own:      make(map[string]loadbalance.Loadbalancer),
-	}
+func newPushBalancer() *pushBalancer {
+	p := &pushBalancer{standard: loadbalance.NewWeightedBalancer()}
 	p.keys.Store(&map[string]*pickerKey{})
-	p.factory = lbcache.NewBalancerFactory(settledResolver{r}, p, cache)
 	return p
 }
 
-// settledResolver is what Kitex's cache asks. The pickers have the newest instances already; what Kitex does besides
-// when one has gone, the closing of its connections above all, cuts off calls on multiplexed connections as long as the
-// server has not announced its end. So the cache hears of changes when they have settled.
-type settledResolver struct{ *Resolver }
+// pushers are those of the process. The mutex is held while Kitex makes a factory, too: two at once would give two for one key.
+var pushers struct {
+	sync.Mutex
+	all map[intervals]*pushBalancer
+}
 
-func (r settledResolver) Resolve(ctx context.Context, desc string) (kitex.Result, error) {
-	s, list, err := r.list(ctx, desc)
-	if err != nil {
-		return kitex.Result{}, err
+// intervals are those at which Kitex refreshes and expires what it keeps of a service.
+type intervals struct{ refresh, expire time.Duration }
+
+// pusherOf returns the balancer for the intervals of cache.
+func pusherOf(cache lbcache.Options) *pushBalancer {
+	pushers.Lock()
+	defer pushers.Unlock()
+	every := intervals{cache.RefreshInterval, cache.ExpireInterval}
+	p := pushers.all[every]
+	if p == nil {
+		p = newPushBalancer()
+		cache.DiagnosisService = nil // of one client
+		p.factory = lbcache.NewBalancerFactory(sharedResolver{}, p, cache)
+		if pushers.all == nil {
+			pushers.all = make(map[intervals]*pushBalancer)
+		}
+		pushers.all[every] = p
 	}
-	if settled, ok := s.Settled(); ok {
-		list = settled
+	return p
+}
+
+// everyKey yields the targets of all clients of the process.
+func everyKey(yield func(*pickerKey) bool) {
+	pushers.Lock()
+	all := slices.Collect(maps.Values(pushers.all))
+	pushers.Unlock()
+	for _, p := range all {
+		for _, k := range *p.keys.Load() {
+			if !yield(k) {
+				return
+			}
+		}
 	}
-	return kitex.Result{Cacheable: true, CacheKey: desc, Instances: list}, nil
 }
 
 // Settle has Kitex's cache take over what has settled, as its ticker does, and run its hooks.
 func (k *pickerKey) Settle() {
-	target := rpcinfo.NewEndpointInfo(k.service.Name(), "", nil, nil)
-	if k.balancer != "" {
-		target = rpcinfo.NewEndpointInfo(k.service.Name(), "", nil, map[string]string{balancerTag: joinTarget(k.service.Name(), k.balancer)})
-	}
+	name := k.service.Name()
+	target := rpcinfo.NewEndpointInfo(name, "", nil, map[string]string{targetTag: joinTarget(name, k.id)})
 	k.guard(func() {
 		if b, err := k.push.factory.Get(context.Background(), target); err == nil {
 			b.Refresh()
@@ -93,43 +104,13 @@ func (k *pickerKey) Settle() {
 	})
 }
 
-// errForeignKey is never seen: such a result goes to the standard balancer.
-var errForeignKey = errors.New("not of this resolver")
-
-// adopt takes a client's own balancer.
-func (p *pushBalancer) adopt(id string, lb loadbalance.Loadbalancer) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.own[id] = lb
-}
-
-// route puts r in front of the balancer of a client that is wired already, and not yet used.
-func (p *pushBalancer) route(o *client.Options, r Route) {
-	_, id := splitTarget(o.Svr.Tags[balancerTag])
-	if id == "" {
-		id = p.newID()
-		p.adopt(id, routed(nil, r))
-		tellApart(o, p, id)
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.own[id] = routed(p.own[id], r)
-}
-
-// tellApart has the target's description of a client name its balancer, which is let go of with the client.
-func tellApart(o *client.Options, p *pushBalancer, id string) {
-	o.Svr.Tags[balancerTag] = joinTarget(o.Svr.ServiceName, id)
-	o.CloseCallbacks = append(o.CloseCallbacks, func() error { p.release(id); return nil })
-}
-
-// release lets go of the balancer of a client that was closed.
+// release lets go of the targets of a client that was closed, whose balancer it was.
 func (p *pushBalancer) release(id string) {
-	p.mu.Lock()
-	delete(p.own, id)
+	p.mu.Lock() // whoever found the balancer has entered its target
+	keys := *p.keys.Load()
 	p.mu.Unlock()
-	for _, k := range *p.keys.Load() {
-		if k.balancer == id {
+	for _, k := range keys {
+		if k.id == id {
 			p.retire(k)
 		}
 	}
@@ -140,6 +121,11 @@ func (p *pushBalancer) Name() string { return "kitex-etcd" }
 
 // GetPicker has the client's balancer pick from the instances as they are now.
 func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
+	if k := (*p.keys.Load())[res.CacheKey]; k != nil {
+		if picker := k.keptPicker(); picker != nil {
+			return picker
+		}
+	}
 	for {
 		k, err := p.key(res.CacheKey)
 		if err != nil {
@@ -157,9 +143,9 @@ func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
 	}
 }
 
-// other has the client's balancer pick another instance than those to be avoided; nil if there is none.
-func (p *pushBalancer) other(ctx context.Context, req any, to rpcinfo.EndpointInfo, avoid addrList) kitex.Instance {
-	k, err := p.key(p.prefix + p.resolver.Target(ctx, to))
+// other has the balancer of a target pick another instance than those to be avoided; nil if there is none.
+func (p *pushBalancer) other(ctx context.Context, req any, desc string, avoid addrList) kitex.Instance {
+	k, err := p.key(keyPrefix + desc)
 	if err != nil {
 		return nil
 	}
@@ -203,19 +189,19 @@ func (p *pushBalancer) key(cacheKey string) (*pickerKey, error) {
 
 // open enters a target. Pushes reach it from before its first picker is built, so that none is missed.
 func (p *pushBalancer) open(cacheKey string) (*pickerKey, error) {
-	desc, ok := strings.CutPrefix(cacheKey, p.prefix)
-	if !ok {
-		return nil, errForeignKey
+	name, id := splitTarget(strings.TrimPrefix(cacheKey, keyPrefix))
+	w := wiringOf(id)
+	if w == nil {
+		return nil, errNoConn
 	}
-	name, id := splitTarget(desc)
-	s, err := p.resolver.dir.Service(name)
+	s, err := w.resolver.dir.Service(name)
 	if err != nil {
 		return nil, err
 	}
-	k := &pickerKey{push: p, service: s, ejector: p.monitor.ejector(name), balancer: id, cacheKey: cacheKey}
+	k := &pickerKey{push: p, service: s, ejector: w.monitor.ejector(name), id: id, cacheKey: cacheKey}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if other := p.enter(k); other != nil {
+	if other := p.enter(k, w); other != nil {
 		return other, nil
 	}
 	s.Attach(k)
@@ -224,15 +210,15 @@ func (p *pushBalancer) open(cacheKey string) (*pickerKey, error) {
 	return k, nil
 }
 
-// enter adds k, unless another was there first, which it returns.
-func (p *pushBalancer) enter(k *pickerKey) (other *pickerKey) {
+// enter adds k, a target of w's, unless another was there first, which it returns.
+func (p *pushBalancer) enter(k *pickerKey, w *Wiring) (other *pickerKey) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	keys := *p.keys.Load()
 	if other = keys[k.cacheKey]; other != nil {
 		return other
 	}
-	if k.inner = p.own[k.balancer]; k.inner == nil {
+	if k.inner = w.balancer(k.id); k.inner == nil {
 		k.inner = p.standard
 	}
 	keys = maps.Clone(keys)
@@ -267,11 +253,12 @@ type pickerKey struct {
 	push     *pushBalancer
 	service  *discovery.Service
 	ejector  *ejector // nil when ejection is off
-	balancer string   // id of the client's own, or empty
+	id       string   // of the client's own balancer, or else of the Conn
 	cacheKey string   // what Kitex makes of the target's description
 	inner    loadbalance.Loadbalancer
 	spare    spare
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
+	kept     atomic.Pointer[keptPicker]
 
 	mu    sync.Mutex // held while inner builds or deletes, so that an older picker cannot follow a newer one
 	built bool
@@ -316,17 +303,43 @@ func (k *pickerKey) buildLocked() {
 		return
 	}
 	added, updated, removed := roster.Diff(k.list, list)
+	k.kept.Store(nil)
 	k.guard(func() {
 		// The CacheKey stays as it is: balancers keep their state by it.
-		rb.Rebalance(kitex.Change{
-			Result:  kitex.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list},
-			Added:   added,
-			Updated: updated,
-			Removed: removed,
-		})
+		res := kitex.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list}
+		rb.Rebalance(kitex.Change{Result: res, Added: added, Updated: updated, Removed: removed})
+		if givesOne(k.inner) {
+			k.kept.Store(&keptPicker{list, k.inner.GetPicker(res)})
+		}
 	})
 	k.built, k.list = true, list
 }
+
+// keptPicker is a picker that its balancer gives to every call while the list is the same. It is never changed.
+type keptPicker struct {
+	of     []kitex.Instance
+	picker loadbalance.Picker
+}
+
+// keptPicker returns the picker of the list as it is now; nil if that has to be asked for.
+func (k *pickerKey) keptPicker() loadbalance.Picker {
+	kept := k.kept.Load()
+	if kept == nil || !roster.Same(kept.of, k.ejector.usable(k.service.Use())) {
+		return nil
+	}
+	return kept.picker
+}
+
+// givesOne says whether lb gives the same picker to every call while the list is the same, as Kitex's balancers do but for the
+// consistent hash. What a user's own does is not known.
+func givesOne(lb loadbalance.Loadbalancer) bool {
+	if rt, ok := lb.(*router); ok {
+		return rt.route.Lane != nil || givesOne(rt.inner)
+	}
+	return reflect.TypeOf(lb) == weighted
+}
+
+var weighted = reflect.TypeOf(loadbalance.NewWeightedBalancer())
 
 // guard keeps a panic of a user's balancer from ending the process, as Kitex's refresh does.
 func (k *pickerKey) guard(f func()) {

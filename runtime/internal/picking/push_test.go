@@ -3,6 +3,7 @@ package picking
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,12 +46,14 @@ func (g *gated) Next(context.Context, any) kitex.Instance { return g.kept.Load()
 func (g *gated) Rebalance(ch kitex.Change)                { g.build(ch.Result.Instances) }
 func (g *gated) Delete(kitex.Change)                      { g.kept.Store(nil) }
 
-// gatedPusher returns a pushing balancer in front of g alone, and the service that it picks from.
-func gatedPusher(g *gated) (*pushBalancer, *discovery.Service) {
+// gatedPusher returns a pushing balancer in front of g alone, the service that it picks from, and Kitex's result for that.
+func gatedPusher(t *testing.T, g *gated) (*pushBalancer, *discovery.Service, kitex.Result) {
 	dir, s := discovery.NewForTesting(testService)
-	p := &pushBalancer{resolver: &Resolver{dir: dir}, monitor: newMonitor(&Wiring{cfg: Config{KeepAll: true}}), standard: g}
-	p.keys.Store(&map[string]*pickerKey{})
-	return p, s
+	w := New(Config{Directory: dir, KeepAll: true})
+	t.Cleanup(func() { runtime.KeepAlive(w) })
+	p := newPushBalancer()
+	p.standard = g
+	return p, s, kitex.Result{Cacheable: true, CacheKey: keyPrefix + joinTarget(testService, w.id)}
 }
 
 // show gives a service one instance, as its watcher does.
@@ -59,15 +62,13 @@ func show(s *discovery.Service, addr string) {
 	s.ShowForTesting([]kitex.Instance{roster.NewInstance(addr, rec)})
 }
 
-var gatedResult = kitex.Result{Cacheable: true, CacheKey: testService}
-
 // TestAPickerOutdatedWhileBuilt: a change that comes while a target's first picker is built is built after it.
 func TestAPickerOutdatedWhileBuilt(t *testing.T) {
 	g := &gated{building: make(chan struct{}), open: make(chan struct{})}
-	p, s := gatedPusher(g)
+	p, s, result := gatedPusher(t, g)
 	show(s, "old:1")
 	var running sync.WaitGroup
-	running.Go(func() { p.GetPicker(gatedResult) })
+	running.Go(func() { p.GetPicker(result) })
 	<-g.building
 	running.Go(func() { show(s, "new:1") })
 	eventually(t, "the change is known", func() bool { return s.Latest()[0].Address().String() == "new:1" })
@@ -76,7 +77,7 @@ func TestAPickerOutdatedWhileBuilt(t *testing.T) {
 	g.open <- struct{}{}
 	running.Wait()
 	g.building = nil
-	if got := p.GetPicker(gatedResult).Next(context.Background(), nil).Address().String(); got != "new:1" {
+	if got := p.GetPicker(result).Next(context.Background(), nil).Address().String(); got != "new:1" {
 		t.Errorf("the picker gives %s", got)
 	}
 }
@@ -85,21 +86,21 @@ func TestAPickerOutdatedWhileBuilt(t *testing.T) {
 // picker there. The call notices, and has the newest one built.
 func TestAPickerMadeDuringItsDeletion(t *testing.T) {
 	g := &gated{}
-	p, s := gatedPusher(g)
+	p, s, result := gatedPusher(t, g)
 	show(s, "old:1")
-	p.GetPicker(gatedResult)
+	p.GetPicker(result)
 	g.kept.Store(nil) // as if the deletion had just come by
 	g.building, g.open = make(chan struct{}), make(chan struct{})
 	var running sync.WaitGroup
-	running.Go(func() { p.GetPicker(gatedResult) })
+	running.Go(func() { p.GetPicker(result) })
 	<-g.building // the call builds from the old list
-	p.Delete(kitex.Change{Result: gatedResult})
+	p.Delete(kitex.Change{Result: result})
 	show(s, "new:1")
 	g.building = nil
-	p.GetPicker(gatedResult)
+	p.GetPicker(result)
 	g.open <- struct{}{}
 	running.Wait()
-	if got := p.GetPicker(gatedResult).Next(context.Background(), nil).Address().String(); got != "new:1" {
+	if got := p.GetPicker(result).Next(context.Background(), nil).Address().String(); got != "new:1" {
 		t.Errorf("the picker gives %s", got)
 	}
 }
@@ -108,13 +109,12 @@ func TestAPickerMadeDuringItsDeletion(t *testing.T) {
 // Kitex's cache, and the clients, come and go. After each change the pickers give the new instance and stay with it.
 func TestPickersAreNeverStale(t *testing.T) {
 	w, etcd := syncedWiring(t, 0)
-	p, _ := w.pusher(lbcache.Options{Cacheable: true, RefreshInterval: 5 * time.Millisecond, ExpireInterval: 3 * time.Millisecond})
+	p := pusherOf(lbcache.Options{Cacheable: true, RefreshInterval: 5 * time.Millisecond, ExpireInterval: 3 * time.Millisecond})
 	hash := loadbalance.NewConsistentHashOption(func(context.Context, any) string { return "key" })
-	p.adopt("a", loadbalance.NewConsistBalancer(hash))
-	p.adopt("b", loadbalance.NewWeightedRandomBalancer())
-	targets := []rpcinfo.EndpointInfo{rpcinfo.NewEndpointInfo(testService, "", nil, nil)}
-	for _, id := range []string{"a", "b"} {
-		targets = append(targets, rpcinfo.NewEndpointInfo(testService, "", nil, map[string]string{balancerTag: joinTarget(testService, id)}))
+	a, b := w.adopt(loadbalance.NewConsistBalancer(hash)), w.adopt(loadbalance.NewWeightedRandomBalancer())
+	var targets []rpcinfo.EndpointInfo
+	for _, id := range []string{w.id, a, b} {
+		targets = append(targets, rpcinfo.NewEndpointInfo(testService, "", nil, map[string]string{targetTag: joinTarget(testService, id)}))
 	}
 	pick := func(target rpcinfo.EndpointInfo) string {
 		lb, err := p.factory.Get(context.Background(), target)
@@ -150,8 +150,11 @@ func TestPickersAreNeverStale(t *testing.T) {
 	}
 	running.Go(func() { // a client with a balancer is closed, another one made
 		for !stop.Load() {
-			p.release("b")
-			p.adopt("b", loadbalance.NewWeightedRandomBalancer())
+			w.disown(b)
+			p.release(b)
+			w.mu.Lock()
+			w.own[b] = loadbalance.NewWeightedRandomBalancer()
+			w.mu.Unlock()
 			time.Sleep(time.Millisecond)
 		}
 	})
@@ -196,4 +199,42 @@ func TestABalancersPanicIsItsOwn(t *testing.T) {
 	etcd.put("z:1")
 	etcd.await("10.0.0.0:80", "z:1")
 	p.Delete(kitex.Change{Result: res})
+}
+
+// counting is a user's balancer, which wants to hear of every call.
+type counting struct {
+	loadbalance.Loadbalancer
+	asked int
+}
+
+func (c *counting) Rebalance(kitex.Change) {}
+func (c *counting) Delete(kitex.Change)    {}
+func (c *counting) GetPicker(res kitex.Result) loadbalance.Picker {
+	c.asked++
+	return c.Loadbalancer.GetPicker(res)
+}
+
+// TestAUsersBalancerIsAskedForEachCall: only of Kitex's own is it known which keep a picker.
+func TestAUsersBalancerIsAskedForEachCall(t *testing.T) {
+	c := &counting{Loadbalancer: loadbalance.NewWeightedBalancer()}
+	for name, lb := range map[string]loadbalance.Loadbalancer{
+		"alone":        c,
+		"with a Route": routed(c, Route{Prefer: &Prefer{"zone", "a", 1}}),
+	} {
+		dir, s := discovery.NewForTesting(testService)
+		w := New(Config{Directory: dir, KeepAll: true})
+		p := newPushBalancer()
+		p.standard = lb
+		show(s, "127.0.0.1:1")
+		res := kitex.Result{Cacheable: true, CacheKey: keyPrefix + joinTarget(testService, w.id)}
+		p.GetPicker(res)
+		before := c.asked
+		for range 10 {
+			p.GetPicker(res)
+		}
+		if got := c.asked - before; got != 10 {
+			t.Errorf("%s: asked %d times for 10 calls", name, got)
+		}
+		runtime.KeepAlive(w)
+	}
 }

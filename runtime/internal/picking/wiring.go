@@ -3,18 +3,22 @@ package picking
 import (
 	"context"
 	"maps"
-	"slices"
+	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/cloudwego/kitex/client"
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
 	"github.com/cloudwego/kitex/pkg/endpoint"
 	"github.com/cloudwego/kitex/pkg/klog"
+	"github.com/cloudwego/kitex/pkg/loadbalance"
 	"github.com/cloudwego/kitex/pkg/loadbalance/lbcache"
 	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
+	"github.com/cloudwego/kitex/pkg/warmup"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 )
@@ -25,31 +29,42 @@ const (
 	kitexExpire  = 15 * time.Second
 )
 
-// intervals are those at which Kitex refreshes and expires what it keeps of a service.
-type intervals struct{ refresh, expire time.Duration }
-
-// Wiring puts a pushBalancer in front of every client's load balancer. Kitex makes a factory with goroutines of its
-// own for every resolver, balancer and pair of intervals, and never frees it: all clients of a Conn with the same
-// intervals share one, which tells their balancers apart by the target's description.
+// Wiring puts a pushBalancer in front of the load balancer of every client of a Conn. All clients of the process with the same
+// intervals share one, which tells the Conns and the clients' balancers apart by the target's description.
 type Wiring struct {
 	cfg      Config
+	id       string // names the Conn in the descriptions of targets
 	resolver *Resolver
 	monitor  *monitor
-	lastID   atomic.Int64 // of a client with a balancer of its own
 
-	mu      sync.Mutex // guards what follows, and Kitex's making of factories: two at once would give two for one key
-	pushers map[intervals]*pushBalancer
-	skipped bool // a client that cannot be wired was reported
+	mu      sync.Mutex                          // guards what follows
+	own     map[string]loadbalance.Loadbalancer // by id, what clients chose
+	lastOwn int                                 // how many there were
+	skipped bool                                // a client that cannot be wired was reported
+}
+
+// wirings are those of the process, by id. They are held weakly: the Conn and its clients keep a Wiring alive. Kitex's caches hold
+// descriptions of its targets for a while longer, which then name nothing.
+var (
+	wirings    sync.Map // of weak.Pointer[Wiring]
+	lastWiring atomic.Uint64
+)
+
+// wiringOf returns the one that an id in a target's description belongs to, nil if it is gone.
+func wiringOf(id string) *Wiring {
+	id, _, _ = strings.Cut(id, ".")
+	if w, ok := wirings.Load(id); ok {
+		return w.(weak.Pointer[Wiring]).Value()
+	}
+	return nil
 }
 
 // Config is what a Wiring is made of.
 type Config struct {
 	Directory *discovery.Directory
-	ID        string // names the Conn in Kitex's process-wide caches: no other Wiring of the process has it
-
-	KeepAll bool                                     // instances that do not answer are called on
-	Start   func(func(running context.Context)) bool // runs a function on a goroutine of the Conn's, unless that is closed
-	Notify  func(Event)                              // is told what happens; must not block
+	KeepAll   bool                                     // instances that do not answer are called on
+	Start     func(func(running context.Context)) bool // runs a function on a goroutine of the Conn's, unless that is closed
+	Notify    func(Event)                              // is told what happens; must not block
 }
 
 // Event tells that an instance was ejected because it does not answer, or that it is called again.
@@ -61,31 +76,32 @@ type Event struct {
 
 // New returns a Wiring without clients.
 func New(cfg Config) *Wiring {
-	w := &Wiring{cfg: cfg, resolver: &Resolver{dir: cfg.Directory, id: cfg.ID}, pushers: make(map[intervals]*pushBalancer)}
+	id := strconv.FormatUint(lastWiring.Add(1), 10)
+	w := &Wiring{
+		cfg:      cfg,
+		id:       id,
+		resolver: &Resolver{dir: cfg.Directory, name: sharedName + "-" + id},
+		own:      make(map[string]loadbalance.Loadbalancer),
+	}
 	w.monitor = newMonitor(w)
+	wirings.Store(id, weak.Make(w))
+	runtime.AddCleanup(w, func(id string) { wirings.Delete(id) }, id)
 	return w
 }
 
 // Ejected returns how many instances of a service are not called because they do not answer.
-func (b *Wiring) Ejected(service string) int { return b.monitor.ejected(service) }
-
-// all returns the pushing balancers.
-func (b *Wiring) all() []*pushBalancer {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return slices.Collect(maps.Values(b.pushers))
-}
+func (w *Wiring) Ejected(service string) int { return w.monitor.ejected(service) }
 
 // Resolver returns Kitex's view of the directory.
-func (b *Wiring) Resolver() *Resolver { return b.resolver }
+func (w *Wiring) Resolver() *Resolver { return w.resolver }
 
 // Wire gives a client the pushing balancer in place of its own. It runs after all options.
-func (b *Wiring) Wire(o *client.Options) {
+func (w *Wiring) Wire(o *client.Options) {
 	if _, ok := o.Balancer.(*pushBalancer); ok {
 		return // the options of this Conn were given twice
 	}
-	if o.Resolver != kitex.Resolver(b.resolver) || o.Proxy != nil {
-		b.skip(o.Svr.ServiceName)
+	if o.Resolver != kitex.Resolver(w.resolver) || o.Proxy != nil {
+		w.skip(o.Svr.ServiceName)
 		return
 	}
 	cache := lbcache.Options{DiagnosisService: o.DebugService}
@@ -100,16 +116,17 @@ func (b *Wiring) Wire(o *client.Options) {
 		cache.ExpireInterval = kitexExpire
 	}
 	// The service is followed from now on, so that its first call finds it known. An error is that of the call.
-	_, _ = b.cfg.Directory.Service(o.Svr.ServiceName)
-	pusher, id := b.pusher(cache)
+	_, _ = w.cfg.Directory.Service(o.Svr.ServiceName)
+	pusher := pusherOf(cache)
+	id := w.id
 	if o.Balancer != nil {
-		pusher.adopt(id, o.Balancer)
-		tellApart(o, pusher, id)
+		id = w.adopt(o.Balancer)
 	}
-	o.Balancer, o.BalancerCacheOpt = pusher, &cache
-	explain := b.resolver.explainEmpty
-	o.MWBs = append(o.MWBs, b.resolver.awaitFirst, func(context.Context) endpoint.Middleware { return explain })
-	if e := b.monitor.ejector(o.Svr.ServiceName); e != nil {
+	w.tell(o, pusher, id)
+	o.Resolver, o.Balancer, o.BalancerCacheOpt = sharedResolver{}, pusher, &cache
+	explain := w.resolver.explainEmpty
+	o.MWBs = append(o.MWBs, w.resolver.awaitFirst, func(context.Context) endpoint.Middleware { return explain })
+	if e := w.monitor.ejector(o.Svr.ServiceName); e != nil {
 		watch := newWatch(e, pusher, o).middleware
 		o.IMWBs = append(o.IMWBs, func(context.Context) endpoint.Middleware { return watch })
 	}
@@ -120,28 +137,86 @@ func (b *Wiring) Wire(o *client.Options) {
 		o.TTHeaderStreamingOptions.TransportOptions...)
 }
 
-// pusher returns the balancer for the intervals of cache, and an id that no other client has.
-func (b *Wiring) pusher(cache lbcache.Options) (p *pushBalancer, id string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	every := intervals{cache.RefreshInterval, cache.ExpireInterval}
-	if p = b.pushers[every]; p == nil {
-		p = newPushBalancer(b.resolver, b.monitor, cache)
-		p.newID = b.newID
-		b.pushers[every] = p
+// tell has the description of a client's targets name id, which is let go of with the client. The callback keeps the Wiring alive as long
+// as the client.
+func (w *Wiring) tell(o *client.Options, p *pushBalancer, id string) {
+	o.Svr.Tags[targetTag] = joinTarget(o.Svr.ServiceName, id)
+	if warm := o.WarmUpOption; warm != nil && warm.ResolverOption != nil {
+		o.WarmUpOption = warmed(warm, id)
 	}
-	return p, b.newID()
+	o.CloseCallbacks = append(o.CloseCallbacks, func() error {
+		if w.disown(id) {
+			p.release(id)
+		}
+		return nil
+	})
 }
 
-// newID returns a name that no other client's balancer has.
-func (b *Wiring) newID() string { return strconv.FormatInt(b.lastID.Add(1), 10) }
+// warmed returns the options of a client's warm-up, whose targets name id.
+func warmed(warm *warmup.ClientOption, id string) *warmup.ClientOption {
+	all, resolver := *warm, *warm.ResolverOption
+	all.ResolverOption = &resolver
+	resolver.Dests = nil
+	for _, dest := range warm.ResolverOption.Dests {
+		d := *dest
+		d.Tags = maps.Clone(d.Tags)
+		if d.Tags == nil {
+			d.Tags = make(map[string]string)
+		}
+		d.Tags[targetTag] = joinTarget(d.ServiceName, id)
+		resolver.Dests = append(resolver.Dests, &d)
+	}
+	return &all
+}
+
+// adopt takes a client's own balancer, and returns its id.
+func (w *Wiring) adopt(lb loadbalance.Loadbalancer) (id string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lastOwn++
+	id = w.id + "." + strconv.Itoa(w.lastOwn)
+	w.own[id] = lb
+	return id
+}
+
+// balancer returns a client's own; nil if it has none.
+func (w *Wiring) balancer(id string) loadbalance.Loadbalancer {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.own[id]
+}
+
+// disown lets go of a client's own balancer, if it has one.
+func (w *Wiring) disown(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, ok := w.own[id]
+	delete(w.own, id)
+	return ok
+}
+
+// reroute puts r in front of the balancer of a client that is wired already, and not yet used.
+func reroute(o *client.Options, p *pushBalancer, r Route) {
+	_, id := splitTarget(o.Svr.Tags[targetTag])
+	w := wiringOf(id)
+	if w == nil {
+		return // the tag was changed: every call is told
+	}
+	if id == w.id {
+		w.tell(o, p, w.adopt(routed(nil, r)))
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.own[id] = routed(w.own[id], r)
+}
 
 // skip says once that a client is on its own.
-func (b *Wiring) skip(service string) {
-	b.mu.Lock()
-	first := !b.skipped
-	b.skipped = true
-	b.mu.Unlock()
+func (w *Wiring) skip(service string) {
+	w.mu.Lock()
+	first := !w.skipped
+	w.skipped = true
+	w.mu.Unlock()
 	if first {
 		klog.Infof("etcd: a client of %s was given another resolver or a proxy, and finds its instances by that alone", service)
 	}
