@@ -43,7 +43,7 @@ var families = append([]family{
 	generateFamily(),
 	repairFamily(),
 	scaleFamily("1", "10", "100"),
-	fanoutFamily(500, 2000, 5000),
+	fanoutFamily(500, 5000),
 	wireFamily(1000, 10000),
 	clientsFamily(),
 	lastFamily(),

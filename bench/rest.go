@@ -50,15 +50,15 @@ func restTurn(ctx context.Context, b *bench, role string) (values, error) {
 	if err := peers[0].seed(&bench{ctx: ctx, etcd: e}, fanoutService, fanoutInstances); err != nil {
 		return nil, err
 	}
-	f := fanout{etcd: e}
+	g := gauge{etcd: e}
 	if err := pause(ctx, time.Second); err != nil {
 		return nil, err
 	}
-	alone, err := f.over(ctx, length/3)
+	alone, err := g.over(ctx, length/3)
 	if err != nil {
 		return nil, err
 	}
-	empty, err := f.look()
+	empty, err := g.look()
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +74,11 @@ func restTurn(ctx context.Context, b *bench, role string) (values, error) {
 	if err := pause(ctx, 3*time.Second); err != nil { // what the beginning left to do is done
 		return nil, err
 	}
-	rest, err := f.over(ctx, length)
+	rest, err := g.over(ctx, length)
 	if err != nil {
 		return nil, err
 	}
-	after, err := f.look()
+	after, err := g.look()
 	if err != nil {
 		return nil, err
 	}
