@@ -22,7 +22,7 @@ const (
 func connsFamily() family {
 	return family{
 		name:   "conns",
-		rounds: 3,
+		rounds: 2,
 		quick:  1,
 		about: fmt.Sprintf("What is left of each of 200 Conns with a client of a service of %d, called once and closed, in a process that has closed 20 before: %s "+
 			"later, when Kitex has forgotten the service. registry-etcd's resolver, of which each client has one, cannot be closed", connsInstances,

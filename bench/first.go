@@ -95,9 +95,10 @@ func (b *bench) firstCall(ctx context.Context, lib, service, server string, wait
 func firstDownFamily() family {
 	const timeout = 500 * time.Millisecond
 	return family{
-		name:  "unanswered",
-		quick: 1,
-		about: fmt.Sprintf("The first call of a client with a timeout of %s, whose etcd refuses connections", duration.format(float64(timeout))),
+		name:   "unanswered",
+		rounds: 3,
+		quick:  1,
+		about:  fmt.Sprintf("The first call of a client with a timeout of %s, whose etcd refuses connections", duration.format(float64(timeout))),
 		rows: []row{
 			{name: "unanswered", what: "until the call has failed", unit: duration, targets: []target{atMost(float64(timeout))}},
 			{name: "unanswered_mute", what: "of 10 calls, those whose error does not name the cause (connection refused)", unit: count,

@@ -75,7 +75,10 @@ var families = append([]family{
 
 // patient are the families that do little but wait, and for seconds: they are measured last, three at a time. The longest
 // come first.
-var patient = []string{"outage", "rebuilt", "lease", "repair", "kill", "hang", "gone", "idle", "clusters", "token"}
+var patient = []string{
+	"outage", "rebuilt", "conns", "unserved", "rest", "roll", "steady", "repair", "kill", "lease", "taken", "stop", "hang", "unreachable", "slow",
+	"gone", "restart", "far", "stream_kill", "narrow", "revive", "large", "idle", "clusters", "token", "last",
+}
 
 func main() {
 	runChild()

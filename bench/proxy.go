@@ -22,7 +22,8 @@ type proxy struct {
 	listener net.Listener
 	carried  map[*carried]struct{}
 	dropping bool
-	passes   sync.Cond  // dropping has ended
+	holding  int        // connections that were accepted and are not made while dropping
+	changed  sync.Cond  // dropping or holding has
 	fillers  []net.Conn // of the queue of connections that nobody accepts while dropping
 }
 
@@ -40,7 +41,7 @@ func (b *bench) proxyTo(target string) (*proxy, error) {
 		return nil, err
 	}
 	p := &proxy{addr: ln.Addr().String(), target: target, listener: ln, carried: make(map[*carried]struct{})}
-	p.passes.L = &p.mu
+	p.changed.L = &p.mu
 	go p.accept(ln)
 	b.cleanup(func() { p.forward(); p.shut() })
 	return p, nil
@@ -79,6 +80,19 @@ func (p *proxy) drop() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dropping = true
+	fill := func(timeout time.Duration) error {
+		c, err := net.DialTimeout("tcp", p.addr, timeout)
+		if err == nil {
+			p.fillers = append(p.fillers, c)
+		}
+		return err
+	}
+	if err := fill(time.Second); err != nil {
+		return err
+	}
+	for p.holding == 0 { // until nobody accepts
+		p.changed.Wait()
+	}
 	raw, err := p.listener.(*net.TCPListener).SyscallConn()
 	if err != nil {
 		return err
@@ -86,13 +100,9 @@ func (p *proxy) drop() error {
 	if err := raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) }); err != nil { // shortens the queue
 		return err
 	}
-	for {
-		c, err := net.DialTimeout("tcp", p.addr, 100*time.Millisecond)
-		if err != nil {
-			return nil // full
-		}
-		p.fillers = append(p.fillers, c)
+	for fill(100*time.Millisecond) == nil { // until it is full
 	}
+	return nil
 }
 
 // forward ends drop. What was sent meanwhile arrives now, as TCP sends it again.
@@ -103,15 +113,18 @@ func (p *proxy) forward() {
 		c.Close()
 	}
 	p.fillers, p.dropping = nil, false
-	p.passes.Broadcast()
+	p.changed.Broadcast()
 }
 
-// await waits while packets are lost.
-func (p *proxy) await() {
+// await waits while packets are lost; more is what is held for as long.
+func (p *proxy) await(more int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.holding += more
+	p.changed.Broadcast()
+	defer func() { p.holding -= more }()
 	for p.dropping {
-		p.passes.Wait()
+		p.changed.Wait()
 	}
 }
 
@@ -121,7 +134,7 @@ func (p *proxy) accept(ln net.Listener) {
 		if err != nil {
 			return
 		}
-		p.await()
+		p.await(1)
 		p.made.Add(1)
 		go p.serve(near.(*net.TCPConn))
 	}
@@ -173,7 +186,7 @@ func (p *proxy) carry(c *carried, l *line, to, from net.Conn) {
 	}()
 	for sent := range queue {
 		time.Sleep(time.Until(sent.due))
-		p.await()
+		p.await(0)
 		p.bytes.Add(int64(len(sent.bytes)))
 		if _, err := to.Write(sent.bytes); err != nil {
 			c.close() // ends the reading

@@ -20,8 +20,7 @@ const restLength = 95 * time.Second
 func restFamily() family {
 	return family{
 		name:   "rest",
-		rounds: 2,
-		quick:  1,
+		rounds: 1,
 		about: fmt.Sprintf("3,000 clients of a service of %d (300 in a quick run), each with a connection and a watch of its own, beside an etcd of their own, for %s "+
 			"(10 s in a quick run, in which each asks nothing) while nothing changes; less what that etcd uses without clients. A plain etcd client reads once, "+
 			"watches, and asks nothing afterwards; whether it is still connected it does not know", fanoutInstances, duration.format(float64(restLength))),

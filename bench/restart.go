@@ -24,7 +24,7 @@ func restartFamily() family {
 	aways := []struct{ name, what string }{{"restart_refused", "etcd refuses connections"}, {"restart_silent", "packets to etcd are lost"}}
 	f := family{
 		name:   "restart",
-		rounds: 3,
+		rounds: 2,
 		quick:  1,
 		about: fmt.Sprintf("%d processes that have called a service before start again while etcd is away, and call %d times, %d calls per second; one of its three "+
 			"addresses is dead. Ours has WithSnapshots; go-zero, kratos and registry-etcd keep nothing", processes, calls, callsPerSecond),

@@ -57,7 +57,7 @@ func (p anyPicker) Next(context.Context, any) discovery.Instance {
 func unreachableFamily() family {
 	f := family{
 		name:   "unreachable",
-		rounds: 3,
+		rounds: 2,
 		quick:  1,
 		about: fmt.Sprintf("One of four servers refuses the connections of this client for 5 s, while it serves others and its record stands: for each of "+
 			"Kitex's balancers and transports, with %d calls per second and a timeout of %s. go-zero and kratos have gRPC's connections and "+

@@ -60,7 +60,7 @@ func (s sight) since(earlier sight) sight {
 // usage is what a process uses.
 type usage struct {
 	cpu     time.Duration
-	memory  float64 // resident, in bytes
+	memory  float64 // resident, in bytes, without the program itself: this one is many
 	sockets int
 }
 
@@ -83,15 +83,11 @@ func (c *child) usage() (u usage, err error) {
 		}
 		u.cpu += time.Duration(n)
 	}
-	text, err := os.ReadFile(filepath.Join(proc, "statm"))
+	resident, program, err := residentBytes(proc)
 	if err != nil {
 		return u, err
 	}
-	var pages int64
-	if _, err := fmt.Sscan(string(text), new(int64), &pages); err != nil {
-		return u, fmt.Errorf("%s/statm: %w", proc, err)
-	}
-	u.memory = float64(pages) * float64(os.Getpagesize())
+	u.memory = resident - program
 	files, err := os.ReadDir(filepath.Join(proc, "fd"))
 	for _, f := range files {
 		if to, _ := os.Readlink(filepath.Join(proc, "fd", f.Name())); strings.HasPrefix(to, "socket:") {
@@ -99,4 +95,18 @@ func (c *child) usage() (u usage, err error) {
 		}
 	}
 	return u, err
+}
+
+// residentBytes is what a process, as named in /proc, has in memory, and how much of that is of files: the program.
+func residentBytes(proc string) (resident, program float64, err error) {
+	text, err := os.ReadFile(filepath.Join(proc, "statm"))
+	if err != nil {
+		return 0, 0, err
+	}
+	var all, shared int64
+	if _, err := fmt.Sscan(string(text), new(int64), &all, &shared); err != nil {
+		return 0, 0, fmt.Errorf("%s/statm: %w", proc, err)
+	}
+	page := float64(os.Getpagesize())
+	return float64(all) * page, float64(shared) * page, nil
 }
