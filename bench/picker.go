@@ -51,7 +51,10 @@ func pickerFamily(n int) family {
 				NameFunc:    func() string { return "bench-picker" },
 			}
 			of := func(name string, f *lbcache.BalancerFactory) (side, error) {
-				lb, err := f.Get(b.ctx, rpcinfo.NewEndpointInfo(service, "", nil, nil))
+				lb, err := f.Get(b.ctx, rpcinfo.NewEndpointInfo(service, "", nil, mine.Svr.Tags))
+				if err == nil && lb.GetPicker().Next(b.ctx, nil) == nil {
+					err = fmt.Errorf("%s picks nothing", name)
+				}
 				return side{name, func(context.Context) (values, error) { return pickerTurn(lb) }}, err
 			}
 			a, err := of(ours, lbcache.NewBalancerFactory(mine.Resolver, mine.Balancer, *mine.BalancerCacheOpt))
