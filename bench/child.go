@@ -32,9 +32,9 @@ func init() {
 		"restart":   callAfresh,
 		"scale":     callMuch,
 		"server":    orphaned(serveHello),
+		"streams":   orphaned(serveStreams),
 		"unserved":  askForNobody,
 		"watchers":  watchPlainly,
-		"streams":   orphaned(serveStreams),
 	}
 }
 

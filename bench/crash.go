@@ -77,8 +77,8 @@ func (c crash) family() family {
 		quick:  1,
 		rows:   c.rows,
 		plots: []drawing{
-			{title: "Failed attempts: " + c.about, from: c.name + "_attempt_times", each: c.name + "_attempts"},
-			{title: "Failed calls: " + c.about, from: c.name + "_call_times", each: c.name + "_calls", what: "failed calls"},
+			{title: "Failed attempts: " + c.about, from: c.name + "_times", each: c.name + "_attempts"},
+			{title: "Failed calls: " + c.about, from: c.name + "_failed_times", each: c.name + "_calls", what: "failed calls"},
 		},
 		open: func(b *bench) ([]side, error) {
 			return callingSides(b, c.name, func(ctx context.Context, lib, service string) (values, error) {
@@ -130,13 +130,13 @@ func (v victim) trial(ctx context.Context, b *bench, name, lib, service string, 
 	t.stop()
 	calls := t.failedCalls(begin)
 	return values{
-		name + "_attempts":      {float64(len(attempts))},
-		name + "_calls":         {float64(len(calls))},
-		name + "_more":          {float64(max(0, int64(len(calls))-conns))},
-		name + "_late":          {float64(len(later(calls, time.Second)))},
-		name + "_again":         {again},
-		name + "_attempt_times": attempts,
-		name + "_call_times":    calls,
+		name + "_attempts":     {float64(len(attempts))},
+		name + "_calls":        {float64(len(calls))},
+		name + "_more":         {float64(max(0, int64(len(calls))-conns))},
+		name + "_late":         {float64(len(later(calls, time.Second)))},
+		name + "_again":        {again},
+		name + "_times":        attempts,
+		name + "_failed_times": calls,
 	}, nil
 }
 

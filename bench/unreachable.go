@@ -71,7 +71,7 @@ func unreachableFamily() family {
 			row{name: name + "_again", what: "from when it can be reached until it has answered a call", unit: duration,
 				targets: []target{atMost(float64(2 * time.Second))}})
 		if w.name == "weighted" {
-			f.plots = []drawing{{title: "Failed attempts: one of four servers refuses this client's connections", from: name + "_attempt_times", each: name + "_attempts"}}
+			f.plots = []drawing{{title: "Failed attempts: one of four servers refuses this client's connections", from: name + "_times", each: name + "_attempts"}}
 		}
 	}
 	f.open = func(b *bench) ([]side, error) {
