@@ -68,7 +68,7 @@ func crashFamilies() []family {
 
 func (c crash) family() family {
 	about := fmt.Sprintf("%s. %s. %d calls per second through the client of each library, with a timeout of %s; those of Kitex keep their connections. "+
-		"Kitex may hide a failed attempt from the caller by another; with gRPC a call is an attempt. %s mean that the server had answered no call by then",
+		"Kitex may hide a failed attempt from the caller by another; with gRPC a call is an attempt. A call that the server had cannot but fail. %s mean that the server had answered no call by then",
 		c.about, c.more, callsPerSecond, duration.format(float64(crashTimeout)), duration.format(float64(againLimit)))
 	return family{
 		name:   c.name,

@@ -2,7 +2,7 @@
 // the least that the work can cost. It starts an etcd of its own.
 //
 //	go run .                 all rows, and the report: REPORT.md and plots
-//	go run . -quick          all rows with less work, six minutes on two cores, no report
+//	go run . -quick          all rows with less work, eight minutes on two cores, no report
 //	go run . -only resolve   the families whose names begin with resolve; -list prints the names
 //	go run . -json           the figures as JSON on stdout
 //	go run . -o DIR          the report of whatever was measured, into DIR

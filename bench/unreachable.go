@@ -57,11 +57,11 @@ func (p anyPicker) Next(context.Context, any) discovery.Instance {
 func unreachableFamily() family {
 	f := family{
 		name:   "unreachable",
-		rounds: 2,
+		rounds: 3,
 		quick:  1,
 		about: fmt.Sprintf("One of four servers refuses the connections of this client for 5 s, while it serves others and its record stands: for each of "+
 			"Kitex's balancers and transports, with %d calls per second and a timeout of %s. go-zero and kratos have gRPC's connections and "+
-			"a balancer each; they are beside weighted", callsPerSecond, duration.format(float64(crashTimeout))),
+			"a balancer each; they are beside weighted. A call that was under way when the connections were reset cannot but fail", callsPerSecond, duration.format(float64(crashTimeout))),
 	}
 	for _, w := range balancers {
 		name := "unreachable_" + w.name
