@@ -64,7 +64,7 @@ var families = append([]family{
 	laneFamily(),
 	firstFamily(),
 	firstDownFamily(),
-	restartFamily(),
+	startFamily(),
 	connsFamily(),
 	unservedFamily(),
 	restFamily(),
@@ -77,7 +77,7 @@ var families = append([]family{
 // come first.
 var patient = []string{
 	"outage", "rebuilt", "conns", "unserved", "rest", "roll", "steady", "repair", "kill", "lease", "taken", "stop", "hang", "unreachable", "slow",
-	"gone", "restart", "far", "stream_kill", "narrow", "revive", "large", "idle", "clusters", "token", "last",
+	"gone", "start", "far", "stream_kill", "narrow", "revive", "large", "idle", "clusters", "token", "last",
 }
 
 func main() {

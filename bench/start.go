@@ -15,15 +15,15 @@ import (
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
-// restartFamily is processes of clients that start while etcd is away.
-func restartFamily() family {
+// startFamily is processes of clients that start while etcd is away.
+func startFamily() family {
 	const (
 		processes = 3
 		calls     = 200
 	)
-	aways := []struct{ name, what string }{{"restart_refused", "etcd refuses connections"}, {"restart_silent", "packets to etcd are lost"}}
+	aways := []struct{ name, what string }{{"start_refused", "etcd refuses connections"}, {"start_silent", "packets to etcd are lost"}}
 	f := family{
-		name:   "restart",
+		name:   "start",
 		rounds: 2,
 		quick:  1,
 		about: fmt.Sprintf("%d processes that have called a service before start again while etcd is away, and call %d times, %d calls per second; one of its three "+
@@ -41,7 +41,7 @@ func restartFamily() family {
 			return nil, err
 		}
 		dead.Close()
-		return callingSides(b, "restart", func(ctx context.Context, lib, service string) (values, error) {
+		return callingSides(b, "start", func(ctx context.Context, lib, service string) (values, error) {
 			serve := b.serve
 			if onGRPC(lib) {
 				serve = b.serveGRPC
@@ -81,7 +81,7 @@ func restartFamily() family {
 			}
 			all := make(values)
 			for _, a := range aways {
-				if a.name == "restart_refused" {
+				if a.name == "start_refused" {
 					px.shut()
 				} else if err := px.drop(); err != nil {
 					return nil, err
@@ -97,7 +97,7 @@ func restartFamily() family {
 				for name, found := range v {
 					all[name] = found
 				}
-				if a.name == "restart_refused" {
+				if a.name == "start_refused" {
 					if err := px.open(); err != nil {
 						return nil, err
 					}
