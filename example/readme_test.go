@@ -25,11 +25,14 @@ const (
 // documents returns those of docs/, and more.
 func documents(t *testing.T, more ...string) []string {
 	t.Helper()
-	files, err := filepath.Glob("../docs/*.md")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("no documents: %v", err)
+	for _, pattern := range []string{"../docs/*.md", "../docs/zh/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no documents: %v", err)
+		}
+		more = append(more, files...)
 	}
-	return append(files, more...)
+	return more
 }
 
 // block is a fenced block of code.
@@ -91,25 +94,63 @@ func TestReadmeGenerated(t *testing.T) {
 	}
 }
 
-// The two READMEs have the same code, but for the picture's words, and as many headings, rows and links in the same order.
-func TestReadmesAreParallel(t *testing.T) {
+// A document and its translation have the same code, but for a picture's words, and as many headings, rows and links in the same order.
+func TestTranslationsAreParallel(t *testing.T) {
 	t.Parallel()
-	var code, shape [2][]string
-	for i, file := range []string{readme, chinese} {
-		for _, b := range blocks(t, file) {
-			if b.language != "mermaid" {
-				code[i] = append(code[i], b.language+"\n"+b.code)
+	pairs := map[string]string{readme: chinese}
+	translations, err := filepath.Glob("../docs/zh/*.md")
+	if err != nil || len(translations) == 0 {
+		t.Fatalf("no translations: %v", err)
+	}
+	for _, file := range translations {
+		pairs[filepath.Join("../docs", filepath.Base(file))] = file
+	}
+	for english, translation := range pairs {
+		var code, shape [2][]string
+		for i, file := range []string{english, translation} {
+			for _, b := range blocks(t, file) {
+				if b.language != "mermaid" {
+					code[i] = append(code[i], b.language+"\n"+b.code)
+				}
+			}
+			shape[i] = shapeOf(read(t, file))
+		}
+		for what, pair := range map[string][2][]string{"code": code, "structure": shape} {
+			for i := range max(len(pair[0]), len(pair[1])) {
+				if i >= len(pair[0]) || i >= len(pair[1]) || pair[0][i] != pair[1][i] {
+					t.Errorf("%s: %s and %s part here:\n%.3q\n%.3q", what, english, translation, pair[0][min(i, len(pair[0])):], pair[1][min(i, len(pair[1])):])
+					break
+				}
 			}
 		}
-		text := strings.NewReplacer("README_zh.md", "README", "README.md", "README").Replace(read(t, file))
-		shape[i] = regexp.MustCompile(`(?m)^#+ |^\||^- |^\d\. |\]\([^)]+\)`).FindAllString(text, -1)
 	}
-	for what, pair := range map[string][2][]string{"code": code, "structure": shape} {
-		for i := range max(len(pair[0]), len(pair[1])) {
-			if i >= len(pair[0]) || i >= len(pair[1]) || pair[0][i] != pair[1][i] {
-				t.Errorf("%s: the READMEs part here:\n%.3q\n%.3q", what, pair[0][min(i, len(pair[0])):], pair[1][min(i, len(pair[1])):])
-				break
-			}
+}
+
+// shapeOf is the headings, rows, items and links of a document. A link counts by the name of its file: a translation leads to translations,
+// and to one that begins with the language no link leads back.
+func shapeOf(text string) (shape []string) {
+	text = regexp.MustCompile(`(?m)^\[(English|简体中文|中文)\]\(.*$`).ReplaceAllString(text, "")
+	text = regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(text, "")
+	for _, m := range regexp.MustCompile(`(?m)^#+ |^\||^- |^\d\. |\]\(([^)#]*)(#?)[^)]*\)`).FindAllStringSubmatch(text, -1) {
+		if strings.HasPrefix(m[0], "](") {
+			name := strings.Replace(filepath.Base(m[1]), "_zh", "", 1)
+			m[0] = "](" + name + m[2]
+		}
+		shape = append(shape, m[0])
+	}
+	return shape
+}
+
+// Browsers show a line break as a space, which has no place between two Han characters.
+func TestHanTextIsNotBroken(t *testing.T) {
+	t.Parallel()
+	translations, err := filepath.Glob("../docs/zh/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range append(translations, chinese) {
+		for _, m := range regexp.MustCompile(`[^\n]*[\p{Han}，。；：、]\n *[\p{Han}，。（“][^\n]*`).FindAllString(read(t, file), -1) {
+			t.Errorf("%s: a paragraph is broken here, put it on one line:\n%s", file, m)
 		}
 	}
 }
