@@ -254,12 +254,11 @@ func (o operation) takeBack(ctx context.Context, placed, before etcd.PlacedMark)
 	} else {
 		_, err = o.conn.ClearMark(ctx, o.service, o.addr, placed.Revision)
 	}
-	undone := "the mark was taken back"
 	if err != nil {
-		undone = fmt.Sprintf("the mark could not be taken back either (%v)", err)
+		return fmt.Errorf("%w: the mark of %s stands, and it is not known whether the server follows it; undo it, or look with kitex-etcd instances, when etcd answers", err, o.name())
 	}
-	return fmt.Errorf("%s did not follow within %v, and %s. Servers follow marks from kitex-etcd v0.2.0 on, if their role may read below %s and they reach etcd; "+
-		"those of registry-etcd and of other libraries do not", o.name(), followTimeout, undone, o.conn.MarkPrefix(o.service))
+	return fmt.Errorf("%s did not follow within %v, and the mark was taken back. Servers follow marks from kitex-etcd v0.2.0 on, if their role may read below %s and they reach etcd; "+
+		"those of registry-etcd and of other libraries do not", o.name(), followTimeout, o.conn.MarkPrefix(o.service))
 }
 
 // undo takes a part of the mark away, or all of it when nothing else is wanted, and waits until the server is registered so.
