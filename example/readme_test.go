@@ -158,13 +158,17 @@ func withoutCode(text string) string {
 	return regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(text, "")
 }
 
-// Chinese has no spaces between words: a line that breaks between two Han characters shows one.
-func TestChineseLines(t *testing.T) {
+// Chinese has no spaces between words: a line that breaks between two Han characters shows one. And one thing has one name, that of the table
+// in CONTRIBUTING: these are others.
+func TestChinese(t *testing.T) {
 	t.Parallel()
 	files, _ := filepath.Glob("../docs/zh/*.md")
 	for _, file := range append(files, chinese) {
 		for _, m := range regexp.MustCompile(`[\p{Han}，。；：、（）]\n[ ]*[\p{Han}（]`).FindAllString(withoutCode(read(t, file)), -1) {
 			t.Errorf("%s: a line breaks between Han characters: %q", file, m)
+		}
+		for _, word := range regexp.MustCompile(`服务器|下线|摘除|接替者|互不混淆|带类型|负载均衡器`).FindAllString(read(t, file), -1) {
+			t.Errorf("%s: %s has another name in CONTRIBUTING", file, word)
 		}
 	}
 }
