@@ -51,7 +51,7 @@ var body = sync.OnceValues(func() (*template.Template, error) {
 	return template.New(FileName).Funcs(template.FuncMap{"ToLower": strings.ToLower}).Parse(file.Body)
 })
 
-// Render returns the generated file of s: gofmt-clean, and the same bytes for the same service whoever asks and whenever.
+// Render returns the generated file of s. It is formatted as by gofmt, and always the same for the same service.
 // It may be called concurrently. An error means that the template refuses the service, and says why; no bytes come with it.
 func Render(s Service) ([]byte, error) {
 	t, err := body()

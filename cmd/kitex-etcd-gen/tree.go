@@ -130,7 +130,7 @@ func listTree(root string, all map[string]*directory) ([]*directory, error) {
 			tree = append(tree, d)
 			return nil
 		}
-		// Whatever bears our file's name has to be looked at, be it a link or a directory.
+		// Everything with our file's name has to be looked at, also a link or a directory.
 		if name == templates.FileName || isSource(path, entry) {
 			if d := walked[filepath.Dir(path)]; d != nil {
 				d.files = append(d.files, name)

@@ -410,7 +410,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
-		"":                                "which command?",
+		"":                                "no command was given",
 		"instance":                        "no such command",
 		"instances --nonsense":            "kitex-etcd instances --help lists the flags",
 		"instances --endpoints localhost": `endpoint "localhost"`,

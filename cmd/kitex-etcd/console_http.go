@@ -157,7 +157,7 @@ func (h *consoleHandler) state(w http.ResponseWriter, _ *http.Request) {
 func (h *consoleHandler) events(w http.ResponseWriter, r *http.Request) {
 	p := h.hub.open()
 	if p == nil {
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open, and more are not allowed", maxPages))
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open already, and more are not allowed", maxPages))
 		return
 	}
 	defer h.hub.close(p)

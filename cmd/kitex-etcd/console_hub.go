@@ -14,9 +14,9 @@ import (
 const (
 	// changesKept is how many changes a page that is opened shows of the time before.
 	changesKept = 200
-	// consoleReread is how often everything is read anew, besides the watch: see askEvery.
+	// consoleReread is how often everything is read again, besides the watch: see askEvery.
 	consoleReread = 5 * time.Minute
-	// pageBuffer is how many messages a page may be behind; one that is further behind begins anew.
+	// pageBuffer is how many messages a page may be behind; one that is further behind begins again.
 	pageBuffer = 256
 	// maxPages bounds the pages that are open at once.
 	maxPages = 500
@@ -33,11 +33,11 @@ type hub struct {
 
 	about   about
 	items   map[string]*consoleItem  // by what their keys have after the prefix
-	leases  map[clientv3.LeaseID]int // how many items stand under each
+	leases  map[clientv3.LeaseID]int // how many items have each
 	changes []consoleChange          // the last ones, the oldest first
 	pages   map[*page]struct{}
 	seq     int64  // counts the messages
-	state   []byte // the state as JSON; nil when it has to be made anew
+	state   []byte // the state as JSON; nil if it has to be made again
 }
 
 // about is what a page knows of the console itself.
@@ -214,7 +214,7 @@ func (h *hub) changed(item *consoleItem, c consoleChange) {
 	h.send(message("item", update))
 }
 
-// send gives every page a message. A page that does not keep up is let go of; its browser begins anew.
+// send gives every page a message. A page that is too slow is disconnected; its browser begins again.
 func (h *hub) send(m []byte) {
 	for p := range h.pages {
 		select {
@@ -274,7 +274,7 @@ func (h *hub) close(p *page) {
 	h.do(func() { delete(h.pages, p) })
 }
 
-// known returns those of ids under which something stands that the page shows: nobody may have etcd asked about others.
+// known returns those of ids that belong to something on the page: nobody may have etcd asked about others.
 func (h *hub) known(ids []clientv3.LeaseID) (known []clientv3.LeaseID) {
 	h.do(func() {
 		for _, id := range ids {

@@ -243,7 +243,7 @@ func TestConsoleTooManyPages(t *testing.T) {
 			t.Fatal("a page was refused")
 		}
 	}
-	if code, text := c.do(t, "GET", "/api/events", ""); code != http.StatusServiceUnavailable || !strings.Contains(text, "the most that there may be") {
+	if code, text := c.do(t, "GET", "/api/events", ""); code != http.StatusServiceUnavailable || !strings.Contains(text, "more are not allowed") {
 		t.Errorf("one page more: %d %s", code, text)
 	}
 }

@@ -16,10 +16,10 @@ import (
 )
 
 const (
-	// retryPause is between two attempts to read and watch anew.
+	// retryPause is between two attempts to read and watch again.
 	retryPause = time.Second
 	// A watch on an etcd that is away, or was rebuilt, is silent: etcd is asked for its revision every askEvery, with
-	// askTimeout, and everything is read anew after rereadAfter.
+	// askTimeout, and everything is read again after rereadAfter.
 	askEvery    = 2 * time.Second
 	askTimeout  = 2 * time.Second
 	rereadAfter = 30 * time.Second
@@ -44,7 +44,7 @@ type watcher struct {
 	prefix string // of all keys
 	s      selection
 	out    reporter
-	every  time.Duration              // after which everything is read anew
+	every  time.Duration              // after which everything is read again
 	known  map[string]etcd.Record     // by key, what was reported
 	marks  map[string]etcd.PlacedMark // by key
 }
@@ -136,7 +136,7 @@ func (w *watcher) run(ctx context.Context, c *catalog) error {
 	}
 }
 
-// reread reads everything anew, as often as it takes until ctx ends. It says when that fails, and when no longer.
+// reread reads everything again, as often as necessary, until ctx ends. It says when that fails, and when no longer.
 func (w *watcher) reread(ctx context.Context) *catalog {
 	for failed := false; ; pause(ctx) {
 		c, err := read(ctx, w.conn, w.s)
@@ -163,7 +163,7 @@ func (w *watcher) recordPrefix() string {
 	return w.prefix + "/"
 }
 
-// follow reports what happens after revision, until it is time to read everything anew. It says whether the watch ended by
+// follow reports what happens after revision, until it is time to read everything again. It says whether the watch ended by
 // itself before; the error is one of reporting.
 func (w *watcher) follow(ctx context.Context, revision int64) (ended bool, err error) {
 	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), w.every)

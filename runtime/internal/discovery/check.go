@@ -65,7 +65,7 @@ const (
 )
 
 // guard asks etcd now and then for its revision, for all services: one that has gone back is that of another etcd, behind a
-// connection that stands. It is a read of one key that does not exist, the cheapest there is. It also finds out that a connection is
+// connection that is open. It is a read of one key that does not exist, the cheapest request. It also finds out that a connection is
 // dead, and keeps Synced true for services that do not change.
 func (d *Directory) guard(ctx context.Context) {
 	for link.Sleep(ctx, link.Jitter(guardChecks*d.timing.Check)) {

@@ -1,8 +1,8 @@
-// Package discovery keeps the instances of services as etcd holds them: watch -> roster -> snapshot. It stands on link; picking
-// carries its snapshots into Kitex's balancers, package etcd shows them to programs.
+// Package discovery keeps lists of instances equal to etcd: watch -> roster -> snapshot. It uses link. picking brings its snapshots
+// to Kitex's balancers, and package etcd shows them to programs.
 //
 // A Directory knows the services. Each has a watcher, a goroutine that owns the service's roster and publishes immutable
-// snapshots behind an atomic pointer, which anybody may read at any time:
+// snapshots behind an atomic pointer. Anybody may read them at any time:
 //
 //	                read            unused for 3 minutes        next use
 //	unsynced ────────────> current ─────────────────────> idle ──────────> waking
@@ -10,11 +10,11 @@
 //	  watch lost, or wrong  │  │ └───────────────────read────────────────────┘
 //	                        └──┘ read again
 //
-// An idle service has no goroutine. While a watch is lost the last snapshot is served. Followers of a service (Attach) are told of each new snapshot on the
-// watcher's goroutine.
+// An idle service has no goroutine. While a watch is lost, the last snapshot is used. The watcher's goroutine tells the followers of a
+// service (Attach) of each new snapshot.
 //
-// With a directory for them, a saver stores the lists in files, on one more goroutine. Where etcd is late with its first answer
-// the watcher shows what an earlier process stored: unsynced ──> stored ──read──> current.
+// If lists are to be stored, a saver writes them to files, on another goroutine. If the first answer of etcd is late, the watcher
+// shows the list that an earlier process stored: unsynced ──> stored ──read──> current.
 package discovery
 
 import (
@@ -54,7 +54,7 @@ type Directory struct {
 
 	streams   *streams
 	highest   atomic.Int64                  // the highest revision of etcd that any service has seen
-	confirmed atomic.Int64                  // when etcd last confirmed that it is the one that the watches stand on, in Unix nanoseconds
+	confirmed atomic.Int64                  // when etcd last confirmed that it is the one that is watched, in Unix nanoseconds
 	doubt     atomic.Pointer[chan struct{}] // closed and replaced when all watchers are to check
 
 	saver   *saver        // nil when lists are not stored
@@ -69,7 +69,7 @@ type Directory struct {
 	lastSeq   int64
 }
 
-// maxBlank bounds the followed services without instances: whoever may choose the names could fill the memory with them. Beyond it
+// maxBlank bounds the followed services without instances: somebody who chooses the names could fill the memory with them. Beyond it
 // a new one takes the place of the oldest that nobody uses at the moment.
 const maxBlank = 1000
 

@@ -90,8 +90,8 @@ func (s *saver) run(ctx context.Context) {
 	}
 }
 
-// A list that does not change is confirmed all the time, its file is not: it is written anew when it has a quarter of the
-// greatest age.
+// A list that does not change is confirmed again and again, but its file is not. So the file is written again after a quarter of the
+// maximum age.
 func (s *saver) renewal() time.Duration { return max(s.store.MaxAge/4, leastSaveGap) }
 
 func (s *saver) lookGap() time.Duration { return min(maxLookGap, s.renewal()) }

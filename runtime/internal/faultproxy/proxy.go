@@ -1,4 +1,4 @@
-// Package faultproxy stands between a client and a server and plays the network
+// Package faultproxy is a proxy between a client and a server, and plays the network
 // faults that neither can play for itself: connections cut, refused, held, slow, or open
 // but dead. It is for tests only.
 //

@@ -1,9 +1,9 @@
-// Package health is what the callers of a service learn about its instances before etcd does: outcomes of attempts in,
-// ejections out. picking reports to it and builds its pickers from what is usable.
+// Package health knows what the callers of a service notice about its instances before etcd does. It gets the results of attempts, and
+// decides which addresses are ejected. picking reports to it, and builds its pickers from the usable instances.
 //
-// The package is pure: it does no I/O, starts nothing, knows neither Kitex nor etcd, and is told the time. A Tracker serves one
-// service. Its methods may be called concurrently; a mutex guards its state, and is never held over a call out. Each
-// address goes its own way:
+// The package is pure: it does no I/O, starts nothing, and knows neither Kitex nor etcd. The time is an argument. A Tracker is for one
+// service. Its methods may be called concurrently; a mutex guards its state, and is not held during calls to other packages. The
+// states of one address:
 //
 //	           fails often enough, and once more after another instance answered
 //	suspect ────────────────────────────────────────────────────────────────────────────> ejected
@@ -13,10 +13,10 @@
 //	 └─> (forgotten): it answers, or nothing more is heard of it             time for one │    │
 //	           ^  ^                                                          real call    v    │
 //	           │  └───────────────── it answers ───────────────────────────────────────── trial
-//	           └── from ejected, too: it answers late, a connection to it can be made, or it registers anew
+//	           └── from ejected, too: it answers late, a connection to it can be made, or it registers again
 //
-// An address that no connection can be made to stays ejected until a probe, which the caller of Due makes, gets one. An
-// address that takes connections and does not answer, as a stopped process does, is tried by one real call at a time.
+// An address to which no connection can be made stays ejected until a probe succeeds; the caller of Due makes the probes. An address
+// that takes connections and does not answer, as a stopped process does, gets one real call at a time as a trial.
 package health
 
 import (
@@ -26,30 +26,31 @@ import (
 	"time"
 )
 
-// Signal is what one attempt tells of an address.
+// Signal is what one attempt says about an address.
 type Signal uint8
 
-// The signals. Whatever else happens to an attempt, as its caller's own deadline, says nothing and is not reported.
+// The signals. Other ends of an attempt, such as the caller's own deadline, say nothing about the address and are not reported.
 const (
-	Answered     Signal = iota // an answer, be it an error
+	Answered     Signal = iota // an answer, also an error
 	NoConnection               // refused, reset while it was made, no route
 	DialTimeout                // no connection was made in the time for that
 	NoAnswer                   // the time for the call ended before there was an answer
 	Closed                     // the connection ended before there was an answer
 )
 
-// What it takes, and how long it lasts. All of it is spread by a fifth to either side, so that a fleet does not act in step.
+// What is necessary for an ejection, and how long it lasts. The times are changed at random by up to 20 %, so that the clients of a
+// fleet do not act at the same moment.
 const (
-	// needsTimeouts is how many times in a row the making of a connection has to time out: one lost packet is one.
+	// needsTimeouts is how many connections in a row have to time out: one lost packet makes one of them do so.
 	needsTimeouts = 2
 	// needsNoAnswers is how many attempts in a row have to go unanswered.
 	needsNoAnswers = 3
-	// closedFor is how long nothing but closed connections must have come: a server that sheds load closes them, too, and
-	// answers others meanwhile.
+	// closedFor is how long only closed connections must have come: a server that reduces its load closes connections too, but
+	// answers other calls meanwhile.
 	closedFor = 500 * time.Millisecond
-	// memory is how long a failure counts that no other follows.
+	// memory is how long a failure counts if no other follows.
 	memory = 10 * time.Second
-	// probeEvery is the time between two probes of an address that no connection can be made to.
+	// probeEvery is the time between two probes of an address to which no connection can be made.
 	probeEvery = time.Second
 	// firstTrial is the time until an address that does not answer is tried by a real call, nextTrial until it is again.
 	firstTrial = time.Second
@@ -70,7 +71,7 @@ type Tracker struct {
 	entries  map[string]*entry                   // by address: those about which something is known
 	counts   [states]int                         // how many of them are in each state
 	answered [2]answer                           // the last answer, and the last of another address
-	moved    bool                                // excluded has to be derived anew
+	moved    bool                                // excluded has to be computed again
 	applied  *Set                                // what the caller last said to keep calls from
 	changes  []Change                            // that nobody took yet
 }

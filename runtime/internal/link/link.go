@@ -1,18 +1,17 @@
-// Package link is a Conn's one connection to etcd: the etcd client, the sockets beneath it, the credentials, and why it
-// fails. It also owns the Conn's Life, which everything hangs on that runs in the background. registration and discovery stand
-// on it; it knows neither of them.
+// Package link is the connection of a Conn to etcd: the etcd client, its sockets, the credentials, and the causes of failures. It also
+// owns the Conn's Life: the goroutines that run in the background, and their end. registration and discovery use it; it knows neither
+// of them.
 //
-// With credentials the etcd client can only be made once etcd answers, on the goroutine of Run:
+// With credentials, the etcd client can be made only when etcd answers, on the goroutine of Run:
 //
 //	no client ──etcd accepts the credentials──> client, for good
 //	    │  ^
 //	    └──┘ etcd refuses, or does not answer: again after a pause
 //
-// Beneath a client that exists, gRPC makes connections as they are needed. Each new one is told to those who wait for
-// NextUp. What is slow is told apart from what is dead by a Watchdog (watchdog.go); whether etcd is there at all, by presence
-// (presence.go).
+// When the client exists, gRPC makes connections as they are needed. NextUp tells of each new one. A Watchdog (watchdog.go) finds out
+// whether a connection is slow or dead; presence (presence.go) finds out whether etcd can be reached at all.
 //
-// A mutex guards the state of a Link; it is never held over a call.
+// A mutex guards the state of a Link; it is not held during calls to other packages.
 package link
 
 import (
@@ -61,7 +60,7 @@ type Config struct {
 	Credentials func(ctx context.Context) (username, password string, err error)
 }
 
-// Link is the one connection to etcd. It owns the etcd client, knows the sockets beneath it, and tells when a new
+// Link is the connection to etcd. It owns the etcd client, knows its sockets, and tells when a new
 // connection is up. Safe for concurrent use.
 type Link struct {
 	*Life
@@ -330,7 +329,7 @@ func (l *Link) Close() error {
 	if cli == nil || l.cfg.Client != nil {
 		return nil
 	}
-	// Close reports the end of its own context as an error.
+	// Close reports the end of the client's own context as an error.
 	if err := cli.Close(); err != nil && !errors.Is(err, context.Canceled) {
 		return fmt.Errorf("etcd: close the client of %s: %w", l.Target(), err)
 	}

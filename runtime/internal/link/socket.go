@@ -72,7 +72,7 @@ func (l *Link) socketAt(addr net.Addr) *socket {
 	return nil
 }
 
-// closeSockets closes every socket, or the one given: gRPC connects anew at once. It must not be called often; see mayReset.
+// closeSockets closes every socket, or the one given: gRPC connects again at once. It must not be called often; see mayReset.
 func (l *Link) closeSockets(only *socket) {
 	var sockets []*socket
 	l.mu.Lock()

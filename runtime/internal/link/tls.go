@@ -47,7 +47,7 @@ func (f *TLSFiles) Load() (*tls.Config, error) {
 	return t, nil
 }
 
-// rotatingTLS reads the files anew at every handshake, so that rotated certificates and authorities need no restart.
+// rotatingTLS reads the files again at each handshake, so that replaced certificates and authorities need no restart.
 // Files that cannot be read fail the handshake; gRPC tries again.
 type rotatingTLS struct {
 	credentials.TransportCredentials // what was read last: answers Info

@@ -77,7 +77,7 @@ type Watchdog struct {
 }
 
 // Watchdog returns a context for requests, and the Watchdog that ends it with a *Silence as its cause. The Watchdog is not armed.
-// A nil route means one of its own; several requests of one stream share one. Stop ends the context too.
+// A nil route means a new one; several requests of one stream share one. Stop ends the context too.
 func (l *Link) Watchdog(ctx context.Context, route *Route, patience time.Duration) (context.Context, *Watchdog) {
 	if route == nil {
 		route = new(Route)

@@ -20,7 +20,7 @@ const maxProbes = 8
 const breather = 4
 
 // monitor is the one who acts on what the ejectors learn: it probes those whom no connection can be made to, offers others
-// for trials, has the pickers built anew, and tells of it. Its goroutine runs while there is something to do.
+// for trials, has the pickers built again, and tells of it. Its goroutine runs while there is something to do.
 type monitor struct {
 	wiring *Wiring
 	slots  chan struct{} // one for each probe under way

@@ -1,17 +1,17 @@
-// Package picking carries the snapshots of discovery into Kitex's balancers, whichever a client chose, at the moment that they
-// change. Package etcd gives its Wiring to every client of a Conn.
+// Package picking brings the snapshots of discovery to Kitex's balancers as they change, with every balancer that a client may choose.
+// Package etcd gives its Wiring to each client of a Conn.
 //
-// Kitex's way to an instance is client -> balancer cache -> balancer -> picker. A pushBalancer takes the balancer's place
-// there, and has the client's own balancer build a new picker when the service changes. There is one pushBalancer for each
-// pair of Kitex's intervals, and one pickerKey in it for each service of a Conn as one balancer knows it:
+// Kitex finds an instance in four steps: client -> balancer cache -> balancer -> picker. A pushBalancer takes the place of the
+// balancer. When the service changes, it has the client's own balancer build a new picker. There is one pushBalancer for each pair of
+// Kitex's intervals. It has one pickerKey for each service of a Conn and each balancer:
 //
 //	          first GetPicker          built                Kitex's expiry; the client was closed
 //	(unknown) ───────────────> opening ─────> ready ────────────────────────────────────────────> retired
 //	                                          │   ^
 //	                                          └───┘ the service has a new snapshot: built again
 //
-// A pickerKey's mutex is held while its balancer builds or deletes, so that an older picker cannot follow a newer one. The
-// builds run on the goroutine that follows the service; calls read an atomic map.
+// The mutex of a pickerKey is held while its balancer builds or deletes a picker, so that an older picker cannot replace a newer one.
+// Pickers are built on the goroutine that follows the service; calls read an atomic map.
 package picking
 
 import (
@@ -35,7 +35,7 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
 )
 
-// pushBalancer stands between Kitex and the balancers that clients chose. When a service changes it has them build their
+// pushBalancer is between Kitex and the balancers that clients chose. When a service changes it has them build their
 // pickers at once, instead of at Kitex's next refresh. There is one in the process for each pair of intervals, for the clients of every
 // Conn: Kitex never frees the factory in front of it.
 type pushBalancer struct {
@@ -106,7 +106,7 @@ func (k *pickerKey) Settle() {
 
 // release lets go of the targets of a client that was closed, whose balancer it was.
 func (p *pushBalancer) release(id string) {
-	p.mu.Lock() // whoever found the balancer has entered its target
+	p.mu.Lock() // the caller that found the balancer has entered its target
 	keys := *p.keys.Load()
 	p.mu.Unlock()
 	for _, k := range keys {

@@ -71,7 +71,7 @@ func (r *Resolver) Diff(cacheKey string, prev, next kitex.Result) (kitex.Change,
 const targetTag = "kitex-etcd-target"
 
 // targetMark separates the parts of a description. No service that is looked up has it in its name: record.CheckService
-// refuses control characters, and what stands before the last mark is the name.
+// refuses control characters, and the name is the part before the last mark.
 const targetMark = "\x1f"
 
 func joinTarget(service, id string) string { return service + targetMark + id }

@@ -102,7 +102,7 @@ var ownFault = []string{
 	"operation not permitted", "permission denied",
 }
 
-// dialSignal is what it says that there was no connection. A refusal has no words of its own: netpoll calls it a connection
+// dialSignal is what it says that there was no connection. A refusal has no text that is only for it: netpoll calls it a connection
 // that was closed. A dial goes on when its caller has left, and then tells as much.
 func dialSignal(err error) (health.Signal, bool) {
 	text := err.Error()

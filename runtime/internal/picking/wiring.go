@@ -95,7 +95,7 @@ func (w *Wiring) Ejected(service string) int { return w.monitor.ejected(service)
 // Resolver returns Kitex's view of the directory.
 func (w *Wiring) Resolver() *Resolver { return w.resolver }
 
-// Wire gives a client the pushing balancer in place of its own. It runs after all options.
+// Wire gives a client the pushing balancer instead of its own. It runs after all options.
 func (w *Wiring) Wire(o *client.Options) {
 	if _, ok := o.Balancer.(*pushBalancer); ok {
 		return // the options of this Conn were given twice

@@ -1,5 +1,5 @@
-// Package record is the format of what servers write into etcd and clients read there: keys, values, and the names and
-// addresses in them. It is shared with registry-etcd and with programs in other languages, so nothing may be added to it.
+// Package record is the format of the records that servers write to etcd and clients read: keys, values, and the names and addresses
+// in them. registry-etcd and programs in other languages use the same format, so nothing may be added to it.
 //
 // The package is pure: it does no I/O, keeps no state, and imports neither the etcd client nor Kitex's client or server.
 // Every function may be called concurrently. registration writes records, discovery reads them, package etcd does both for tools.

@@ -150,7 +150,7 @@ type answer struct {
 	refusal error // etcd's; nil when it said nothing
 }
 
-// keeper asks etcd to keep a lease alive, on a goroutine and one long stream: every new stream would authenticate anew.
+// keeper asks etcd to keep a lease alive, on a goroutine and one long stream: each new stream would authenticate again.
 // The zero value is stopped.
 type keeper struct {
 	id     clientv3.LeaseID

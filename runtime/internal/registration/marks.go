@@ -27,7 +27,7 @@ import (
 type marks struct {
 	unread  map[*entry]struct{} // whose mark has to be read before anything is written
 	out     map[*entry]struct{} // to be deleted, because they are drained
-	changed map[*entry]struct{} // stand, but not as they should
+	changed map[*entry]struct{} // in etcd, but not as they should be
 	watches map[string]*watch   // by service
 	denied  map[string]struct{} // services whose marks the role may not read
 	told    map[string]struct{} // those of which that was said
@@ -70,7 +70,7 @@ func wantedOf(entries []*entry) []*entry {
 	return wanted
 }
 
-// isTaken says whether another process's record stands at e's key.
+// isTaken says whether the record at e's key is that of another process.
 func (e *entry) isTaken() bool { return e.takenBy != 0 }
 
 // serves says whether e is the record of a server that is registered, or about to be.
@@ -156,7 +156,7 @@ func (r *Registrar) withdrawMarked(e *entry) {
 	}
 }
 
-// heldBack says whether e is drained, and so not missing. found says that our record stands nevertheless: a write arrived late.
+// heldBack says whether e is drained, and so not missing. found says that our record is in etcd nevertheless: a write arrived late.
 func (r *Registrar) heldBack(e *entry, found bool) bool {
 	if !e.marked.mark.Drain {
 		return false
@@ -169,7 +169,7 @@ func (r *Registrar) heldBack(e *entry, found bool) bool {
 	return true
 }
 
-// change has e rewritten where it stands.
+// change has e rewritten in place.
 func (r *Registrar) change(e *entry) {
 	if _, lost := r.lost[e]; !lost && !e.isTaken() {
 		r.marks.changed[e] = struct{}{}
@@ -187,7 +187,7 @@ func (r *Registrar) held(e *entry, rev int64) bool {
 	return true
 }
 
-// back is the event of a record that stands again.
+// back is the event of a record that is in etcd again.
 func (e *entry) back() EventType {
 	if e.marked.drained {
 		e.marked.drained = false
@@ -196,7 +196,7 @@ func (e *entry) back() EventType {
 	return Restored
 }
 
-// putMarked does what marks and Updates want of records that stand.
+// putMarked does what marks and Updates want of records that are in etcd.
 func (r *Registrar) putMarked(ctx context.Context, cli *clientv3.Client) error {
 	refusal := r.inBatches(r.marks.out, func(batch []*entry) error { return r.delete(ctx, cli, batch) })
 	if refusal != nil && !link.Permanent(refusal) {

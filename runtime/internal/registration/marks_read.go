@@ -131,7 +131,7 @@ func (r *Registrar) denyMarks(service string, err error) {
 		service, record.ServiceMarkPrefix(r.cfg.Prefix, service), err)
 }
 
-// rereadMarks has all marks read again, and watched from there: etcd counts its revisions anew.
+// rereadMarks has all marks read again, and watched from there: etcd counts its revisions from the beginning.
 func (r *Registrar) rereadMarks() {
 	for _, w := range r.marks.watches {
 		w.stop()

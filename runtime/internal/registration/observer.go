@@ -60,7 +60,7 @@ func (r *Registrar) observe() {
 				continue
 			}
 			if e.takenBy != 0 {
-				r.lost[e] = struct{}{} // stands again if the other's record is gone
+				r.lost[e] = struct{}{} // written again if the other's record is gone
 				r.retryAt = time.Time{}
 			} else {
 				r.lose(e, errUnlisted)
@@ -202,7 +202,7 @@ func (r *Registrar) watch(e *entry) {
 	w.cancels = append(w.cancels, cancel)
 }
 
-// restartWatches begins all watches anew at rev: etcd was rebuilt, or restored from a backup, and counts its revisions again from
+// restartWatches begins all watches again at rev: etcd was rebuilt, or restored from a backup, and counts its revisions again from
 // below those that the watches wait for.
 func (r *Registrar) restartWatches(rev int64) {
 	for _, w := range r.watches {

@@ -1,10 +1,10 @@
-// Package registration keeps in etcd what the servers of a process registered: one lease, and the records under it. Package
-// etcd calls it; it stands on link.
+// Package registration keeps the registrations of a process's servers in etcd: one lease, and the records under it. Package etcd calls
+// it; it uses link.
 //
-// One goroutine, Registrar.run, owns the lease and every record. Register and Deregister post requests to it and wait; the
-// keeper of the lease (keeper) and the watches of the records (watch) run on goroutines of their own and tell it what they
-// see. run works towards a wanted state: a request, a loss or a failure changes which records are pending, lost or to be
-// removed, and reconcile makes etcd follow.
+// One goroutine, Registrar.run, owns the lease and all records. Register and Deregister send requests to it and wait. The keeper of
+// the lease (keeper) and the watches of the records (watch) run on other goroutines, and tell it what they see. run works towards a
+// wanted state: a request, a loss or a failure changes which records are pending, lost or to be removed, and reconcile makes etcd
+// follow.
 //
 // The lease:
 //
@@ -22,8 +22,8 @@
 //	   │ Deregister, from any of them; what operators' marks add is in marks.go
 //	   └──> removing ──delete if ours──> draining ──> gone
 //
-// A lease is not lost because nobody answers: its keeper asks until etcd says whether it lives. Nothing is written
-// meanwhile, so an outage costs no attempts, however long it is.
+// A lease is not lost because etcd does not answer: the keeper asks until etcd says whether the lease lives. Nothing is written
+// meanwhile, so an outage of any length costs no attempts.
 package registration
 
 import (
@@ -95,7 +95,7 @@ type Registrar struct {
 
 	lease  clientv3.LeaseID              // 0: none
 	ttl    time.Duration                 // of the last lease, or what will be asked for
-	leases map[clientv3.LeaseID]struct{} // every lease this Conn ever had: what stands under one of them is ours
+	leases map[clientv3.LeaseID]struct{} // all leases that this Conn ever had: a record under one of them is ours
 	keeper keeper
 
 	confirmed time.Time // when etcd last confirmed the lease, or a former one
@@ -103,7 +103,7 @@ type Registrar struct {
 	rev   int64 // etcd's revision at the last write
 	doubt bool  // a write under the lease got no answer: it may still arrive
 
-	regs     map[*registry.Info]*registration // what servers want to stand
+	regs     map[*registry.Info]*registration // what servers want in etcd
 	refused  map[*registry.Info]struct{}      // whose address was taken: Kitex deregisters them nevertheless
 	entries  map[string]*entry                // by key: all records wanted or to be removed
 	pending  map[*registration]struct{}
@@ -304,7 +304,7 @@ func (r *Registrar) takeRequests() {
 	}
 }
 
-// shutdown removes everything that stands, on behalf of Close.
+// shutdown deletes all records that are in etcd, for Close.
 func (r *Registrar) shutdown(running context.Context) error {
 	r.mu.Lock()
 	r.ended = true

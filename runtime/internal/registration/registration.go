@@ -53,10 +53,10 @@ type Record struct {
 type entry struct {
 	Record
 	reg     *registration    // nil for a leftover, to be removed
-	sent    bool             // a write was sent: it may stand even if no answer came
+	sent    bool             // a write was sent: the record may be in etcd even if no answer came
 	put     bool             // it was written, although the rest of its registration may not be
 	rev     int64            // revision of our last write
-	takenBy clientv3.LeaseID // of the other process whose record stands at the key; 0: none
+	takenBy clientv3.LeaseID // of the other process whose record is at the key; 0: none
 	watched bool             // counted in its service's watch
 	marked  marked           // what an operator wants of it
 }
@@ -105,13 +105,13 @@ func (c *call) settle(err error) bool {
 func (r *Registrar) register(req *request) {
 	reg := r.regs[req.info]
 	if reg != nil && !sameKeys(reg.entries, req.records) {
-		req.call.settle(fmt.Errorf("etcd: the registry.Info of %s was registered before and now stands for %s; give each server an Info of its own, and deregister before you change one", reg.entries[0].Key, req.records[0].Key))
+		req.call.settle(fmt.Errorf("etcd: the registry.Info of %s was registered before, and now means %s; give each server a separate Info, and deregister before you change one", reg.entries[0].Key, req.records[0].Key))
 		return
 	}
 	for _, e := range req.records {
 		if old := r.entries[e.Key]; old != nil && old.reg != nil && old.reg != reg && r.regs[old.reg.info] == old.reg {
 			r.refused[req.info] = struct{}{}
-			req.call.settle(fmt.Errorf("etcd: register %s: another server of this process is registered there; publish an address of its own for each with ServerOptionsAt", e.Key))
+			req.call.settle(fmt.Errorf("etcd: register %s: another server of this process is registered there; give each server its own address with ServerOptionsAt", e.Key))
 			return
 		}
 	}
@@ -122,7 +122,7 @@ func (r *Registrar) register(req *request) {
 	reg.call, reg.listen, reg.current, reg.changes = req.call, addrString(req.info), req.current, nil
 	for _, e := range req.records {
 		if old := r.entries[e.Key]; old != nil {
-			r.forget(old) // a removal that is overtaken, or the same record anew
+			r.forget(old) // a removal that is overtaken, or the same record again
 			e.sent, e.rev = old.sent, old.rev
 		}
 		e.reg = reg
@@ -136,7 +136,7 @@ func (r *Registrar) register(req *request) {
 	r.retryAt = time.Time{}
 }
 
-// deregister makes a registration unwanted. Its records are deleted if they may stand and are ours.
+// deregister makes a registration unwanted. Its records are deleted if they may be in etcd and are ours.
 func (r *Registrar) deregister(req *request) {
 	_, refused := r.refused[req.info]
 	delete(r.refused, req.info)
@@ -270,13 +270,13 @@ func (r *Registrar) expireCalls() {
 	}
 }
 
-// errNotYet is why a record does not stand that nobody took away.
+// errNotYet is why a record is not in etcd although nobody deleted it.
 var errNotYet = errors.New("etcd did not answer when the server began")
 
 // late ends a Register in the background, which the registrar goes on with.
 func (r *Registrar) late(reg *registration, cause error) {
 	for _, e := range reg.entries {
-		if e.rev == 0 { // else what stands is being updated
+		if e.rev == 0 { // otherwise the record in etcd is being updated
 			r.event(RecordLost, e, fmt.Errorf("%w: %w", errNotYet, cause))
 		}
 	}
@@ -287,7 +287,7 @@ func (r *Registrar) late(reg *registration, cause error) {
 func (r *Registrar) fail(reg *registration, err error) {
 	delete(r.waiting, reg)
 	if !reg.call.settle(err) || reg.entries[0].rev != 0 {
-		return // nobody was told, or what stands is being updated
+		return // nobody was told, or the record in etcd is being updated
 	}
 	r.withdraw(reg, nil)
 }

@@ -120,7 +120,7 @@ func (r *Registrar) put(ctx context.Context, cli *clientv3.Client) error {
 	return refusal
 }
 
-// putPending writes new registrations, whatever stands at their keys: the newer process wins. Those of many servers
+// putPending writes new registrations, also over records of others: the newer process wins. Those of many servers
 // share a transaction; when etcd refuses one, each is tried alone, so that no server suffers for another.
 func (r *Registrar) putPending(ctx context.Context, cli *clientv3.Client) error {
 	var refusal error
@@ -234,7 +234,7 @@ func (r *Registrar) failRefused(reg *registration, err error) {
 	r.fail(reg, link.Failed(r.link.Explain(err), fmt.Sprintf("register %s at %s", reg.describe(), r.link.Target())))
 }
 
-// putLost writes records anew that are missing, and leaves alone what another process wrote.
+// putLost writes missing records again, and leaves alone what another process wrote.
 func (r *Registrar) putLost(ctx context.Context, cli *clientv3.Client) error {
 	restored := 0
 	err := r.inBatches(r.lost, func(batch []*entry) error {

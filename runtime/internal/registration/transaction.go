@@ -49,7 +49,7 @@ func (r *Registrar) puts(entries []*entry) []clientv3.Op {
 	return ops
 }
 
-// restore writes those of batch that are missing or stand under an earlier lease of ours.
+// restore writes those of batch that are missing or have an earlier lease of ours.
 func (r *Registrar) restore(ctx context.Context, cli *clientv3.Client, batch []*entry) (restored int, err error) {
 	cmps := make([]clientv3.Cmp, len(batch))
 	for i, e := range batch {
@@ -157,7 +157,7 @@ func (r *Registrar) removed(e *entry, deleted bool) {
 	r.forget(e)
 }
 
-// ours says whether a record stands under a lease of this Conn.
+// ours says whether a record has a lease of this Conn.
 func (r *Registrar) ours(kv *mvccpb.KeyValue) bool {
 	_, ok := r.leases[clientv3.LeaseID(kv.Lease)]
 	return ok
@@ -166,7 +166,7 @@ func (r *Registrar) ours(kv *mvccpb.KeyValue) bool {
 // edited says whether a record at an address of ours has no lease: somebody changed it by hand. Every server's has one.
 func edited(kv *mvccpb.KeyValue) bool { return kv.Lease == 0 }
 
-// take notes that another process's record stands at e's key. The newer server wins: it is left alone.
+// take notes that the record at e's key is that of another process. The newer server wins: it is left alone.
 func (r *Registrar) take(e *entry, kv *mvccpb.KeyValue) {
 	delete(r.lost, e)
 	e.rev = kv.ModRevision
@@ -193,7 +193,7 @@ func (r *Registrar) txn(ctx context.Context, cli *clientv3.Client, op clientv3.O
 	return resp.Txn(), nil
 }
 
-// looks asks how the records stand. Not WithKeysOnly: from etcd 3.7 on that leaves out the lease, which says whose they are.
+// looks asks for the state of the records. Not WithKeysOnly: from etcd 3.7 on that leaves out the lease, which says whose they are.
 func looks(entries []*entry) []clientv3.Op {
 	ops := make([]clientv3.Op, len(entries))
 	for i, e := range entries {

@@ -22,7 +22,7 @@ type address struct{ network, text string }
 func (a *address) Network() string { return a.network }
 func (a *address) String() string  { return a.text }
 
-// NewInstance returns the instance of a record that stands at key.
+// NewInstance returns the instance of the record at key.
 func NewInstance(key string, r record.Record) *Instance {
 	return &Instance{key: key, addr: address{r.Network, r.Address}, weight: int(r.Weight), tags: r.Tags}
 }

@@ -56,7 +56,7 @@ func merge(list []discovery.Instance, changes []change) []discovery.Instance {
 	return append(merged, list...)
 }
 
-// Same says whether two lists are one, in no time: a changed list has an array of its own.
+// Same says whether two lists are the same, at once: a changed list has another array.
 func Same(a, b []discovery.Instance) bool {
 	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

@@ -1,9 +1,9 @@
-// Package roster is what is known of one service's records: which instances etcd holds, which it lost without anybody having
-// deleted them, and the list for clients that follows from both. discovery feeds it and publishes its lists.
+// Package roster knows the records of one service: which instances etcd has, which it lost although nobody deleted them, and the list
+// for clients that follows from both. discovery gives it the changes, and publishes its lists.
 //
-// The package is pure: it does no I/O, starts nothing, imports neither the etcd client nor Kitex's client or server, and is
-// told the time. A Roster belongs to one goroutine; the Instances and lists that it gives out never change and belong to
-// everybody. What becomes of one instance:
+// The package is pure: it does no I/O, starts nothing, and imports neither the etcd client nor Kitex's client or server. The time is an
+// argument. A Roster belongs to one goroutine. The Instances and lists that it returns never change, and may be shared. The states of
+// one instance:
 //
 //	            etcd holds it again, also from lost and served
 //	        ┌─────────────────────────────────────────────────────────────┐

@@ -1,17 +1,15 @@
-// Package snapshot keeps the last list of each service in a file, for programs that start while etcd is away. It owns the
-// format, what makes a file fit to be used, and the way it is written. discovery says when to write and when to read.
+// Package snapshot stores the last list of each service in a file, for programs that start while etcd is down. It owns the format, the
+// rules for the use of a file, and the way of writing. discovery says when to write and when to read.
 //
-// A file is DIR/{cluster}/{service}-{hash of prefix, service and program}.json. Its content says the same once more, and
-// carries a checksum:
+// A file is DIR/{cluster}/{service}-{hash of prefix, service and program}.json. Its content repeats these, and has a checksum:
 //
 //	(absent) ──Save──> temporary file, synced ──rename──> whole ──next Save──> whole
 //	                        │ the writer dies
 //	                        v
 //	                   removed by a later Sweep
 //
-// So a reader meets a whole file or none, whatever happens to the writers, of which there may be several. The package
-// does file I/O and nothing else: it starts nothing, keeps no state, and is told the time. Every function may be called
-// concurrently.
+// So a reader finds a whole file or none, also if a writer dies. There may be several writers. The package does file I/O and nothing
+// else: it starts nothing and keeps no state. The time is an argument. All functions may be called concurrently.
 package snapshot
 
 import (
@@ -91,7 +89,7 @@ func checksum(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Read returns the content of a file, for those who want to look at it, whoever owns it and however old it is. The error
+// Read returns the content of a file, for people who want to look at it, also if the file is old or belongs to another user. The error
 // says what is wrong with it.
 func Read(path string) (*List, error) {
 	b, err := read(path, func(fs.FileInfo) error { return nil })
