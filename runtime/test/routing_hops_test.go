@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -51,14 +52,14 @@ func hopOptions() []client.Option {
 	}
 }
 
-// serveFront runs a server of Front in a lane, the base without one, whose attempts behind it l keeps.
-func serveFront(t *testing.T, cli *clientv3.Client, conn *etcd.Conn, l *load, lane string, opts ...client.Option) {
+// serveFront runs a server of Front in a lane, or in the base, and has l keep its attempts at the service behind it.
+func serveFront(t *testing.T, cli *clientv3.Client, conn *etcd.Conn, l *load, lane string) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &frontServer{"front-" + lane, newHello(t, conn, append(append(l.options(), hopOptions()...), opts...)...)}
+	s := &frontServer{"front-" + lane, newHello(t, conn, append(append(l.options(), hopOptions()...), anyErrorAgain())...)}
 	svr := hello.NewServer(s, append(onGonet(ln), server.WithMetaHandler(transmeta.ServerTTHeaderHandler))...)
 	ran := make(chan error, 1)
 	go func() { ran <- svr.Run() }()
@@ -70,45 +71,6 @@ func serveFront(t *testing.T, cli *clientv3.Client, conn *etcd.Conn, l *load, la
 	putTagged(t, cli, "Front", ln.Addr().String(), "lane", lane)
 }
 
-// hops calls Front without a pause until the end of the test, in lane x and in the base.
-type hops struct {
-	toLane, toBase atomic.Int64 // calls of lane x that ended behind Front in their lane, and in the base
-	base           map[string]bool
-	lane           string
-}
-
-func (h *hops) start(t *testing.T, cli hello.Client) (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var callers sync.WaitGroup
-	for i := range 4 {
-		callers.Go(func() {
-			in := []string{"x", "x", "x", ""}[i]
-			call := metainfo.WithPersistentValue(context.Background(), "lane", in)
-			for n := 0; ctx.Err() == nil; n++ {
-				resp, err := cli.Echo(call, &api.Request{Message: fmt.Sprint(i, n)})
-				if err != nil {
-					t.Errorf("a call of lane %q: %v", in, err)
-					continue
-				}
-				front, back, _ := strings.Cut(resp.Message, " ")
-				switch {
-				case front != "front-"+in:
-					t.Errorf("a call of lane %q went to %s", in, front)
-				case in == "x" && back == h.lane:
-					h.toLane.Add(1)
-				case !h.base[back]:
-					t.Errorf("a call of lane %q went to %s behind Front", in, back)
-				case in == "x":
-					h.toBase.Add(1)
-				}
-			}
-		})
-	}
-	stop = sync.OnceFunc(func() { cancel(); callers.Wait() })
-	t.Cleanup(stop)
-	return stop
-}
-
 // TestLanesOverTwoHops has a lane that only a part of the services has servers in: Front has one in lane x, and Hello behind it has one
 // that comes and goes. What the lane has is called in the lane, and what it has not in the base, at once, and no call fails. Nobody goes to
 // another lane's.
@@ -117,24 +79,50 @@ func TestLanesOverTwoHops(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	cli := etcdClient(t, cluster.Endpoints())
 	conn := connect(t, cluster)
-	h := &hops{base: make(map[string]bool)}
+	var base []string
 	for range 3 {
-		addr := serveHello(t).addr
-		h.base[addr] = true
-		putTagged(t, cli, "Hello", addr, "lane", "")
+		base = append(base, serveHello(t).addr)
+		putTagged(t, cli, "Hello", base[len(base)-1], "lane", "")
 	}
 	putTagged(t, cli, "Hello", serveHello(t).addr, "lane", "y")
 	lane := startLane(t, cluster)
-	h.lane = lane.addr
 	key := record.Key(etcd.DefaultPrefix, "Hello", lane.addr)
 	l := new(load) // of Front in lane x
-	serveFront(t, cli, conn, l, "x", anyErrorAgain())
-	serveFront(t, cli, conn, new(load), "", anyErrorAgain())
+	serveFront(t, cli, conn, l, "x")
+	serveFront(t, cli, conn, new(load), "")
 	c, err := hello.NewClient("Front", append(conn.ClientOptions(hopOptions()...), closedAfter(t))...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop := h.start(t, c)
+	var toLane, toBase atomic.Int64 // calls of lane x, by where they ended behind Front
+	ctx, cancel := context.WithCancel(t.Context())
+	var callers sync.WaitGroup
+	defer callers.Wait()
+	defer cancel()
+	for i := range 4 {
+		in, there := []string{"x", "x", "x", ""}[i], lane.addr
+		callers.Go(func() {
+			call := metainfo.WithPersistentValue(context.Background(), "lane", in)
+			for n := 0; ctx.Err() == nil; n++ {
+				resp, err := c.Echo(call, &api.Request{Message: fmt.Sprint(i, n)})
+				if err != nil {
+					t.Errorf("a call of lane %q: %v", in, err)
+					continue
+				}
+				front, back, _ := strings.Cut(resp.Message, " ")
+				switch {
+				case front != "front-"+in:
+					t.Errorf("a call of lane %q went to %s", in, front)
+				case in == "x" && back == there:
+					toLane.Add(1)
+				case !slices.Contains(base, back):
+					t.Errorf("a call of lane %q went to %s behind Front", in, back)
+				case in == "x":
+					toBase.Add(1)
+				}
+			}
+		})
+	}
 
 	// first is how long after since the first attempt at one of the base began, or at the lane's.
 	first := func(since time.Time, addrs ...string) time.Duration {
@@ -146,13 +134,9 @@ func TestLanesOverTwoHops(t *testing.T) {
 		}
 		return soonest
 	}
-	var base []string
-	for addr := range h.base {
-		base = append(base, addr)
-	}
 	gone := func(what string, since time.Time) {
 		t.Helper()
-		goes(t, what+": its calls go to the base", &h.toBase, &h.toLane)
+		goes(t, what+": its calls go to the base", &toBase, &toLane)
 		late, last := l.lateness(lane.addr, since)
 		t.Logf("%s: the first call went to the base after %v; %d began to its server later, the last after %v", what, first(since, base...), late, last)
 		if last > pickLimit {
@@ -164,10 +148,10 @@ func TestLanesOverTwoHops(t *testing.T) {
 		told := changed(t, cli, key)
 		lane = startLane(t, cluster, childAddr+"="+lane.addr)
 		since := <-told
-		goes(t, "the lane's server is back", &h.toLane, &h.toBase)
+		goes(t, "the lane's server is back", &toLane, &toBase)
 		t.Logf("it is back: the first call went to it after %v", first(since, lane.addr))
 	}
-	goes(t, "the lane's server is there", &h.toLane, &h.toBase)
+	goes(t, "the lane's server is there", &toLane, &toBase)
 	for range 2 {
 		told := changed(t, cli, key)
 		lane.stop(t)
@@ -177,6 +161,5 @@ func TestLanesOverTwoHops(t *testing.T) {
 		gone("the lane's server was killed", time.Now())
 		returns()
 	}
-	stop()
-	t.Logf("%d calls of the lane ended in it, %d in the base", h.toLane.Load(), h.toBase.Load())
+	t.Logf("%d calls of the lane ended in it, %d in the base", toLane.Load(), toBase.Load())
 }
