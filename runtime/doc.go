@@ -36,8 +36,8 @@
 //
 // # Discovery
 //
-// A service is followed from its first use by a client, by [Conn.Instances] or by [Conn.Watch]: it is read once, then
-// watched, and every change goes to the balancers of the running clients as it arrives.
+// A service is followed from the moment when a client of it is made, or from its first use by [Conn.Instances] or [Conn.Watch]. It
+// is read once, then watched, and every change goes to the balancers of the running clients as it arrives.
 //
 //	                read            unused for 3 minutes        next use
 //	unsynced ────────────> current ─────────────────────> idle ──────────> waking
@@ -54,8 +54,8 @@
 //   - Registering waits for etcd for 3 s at most; its error, which names etcd's endpoints, is that of the server's Run. With
 //     [WithBackgroundRegister] it waits half a second, and then goes on in the background: [EventRecordLost] says that
 //     it does, [EventRegistered] when it is done.
-//   - The first use of a service waits for etcd for 3 s at most, and fails when etcd did not answer. From then on no use of
-//     it fails, and none waits, but for the first after idleness: that one waits 300 ms at most. With [WithSnapshots] the first
+//   - The first use of a service waits for etcd, for 3 s at most and not longer than until a little before the caller's deadline. It
+//     fails with the cause when etcd did not answer. From then on no use of it fails, and none waits, but for the first after idleness: that one waits 300 ms at most. With [WithSnapshots] the first
 //     use waits 300 ms for etcd and then has the list that an earlier process stored.
 //   - A service without instances is no error of discovery. A call of it fails, with an error that names service and
 //     prefix.

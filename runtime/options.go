@@ -119,13 +119,13 @@ func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.Em
 // WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
 func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }
 
-// WithEjection sets Config.Ejection: whether clients keep calls from instances that do not answer them. They do without this
-// option. An instance is ejected when a connection to it is refused, when the making of one times out twice in a row, or when
-// three calls in a row get no answer, provided that another instance of the service answered meanwhile. It is called
-// again when a connection can be made, or one call, tried every 2 s, gets an answer. Half of the instances, rounded up,
-// always stay.
+// WithEjection sets Config.Ejection: whether clients stop calling an instance that does not answer them. They do so without this
+// option. An instance is ejected when connections to it are refused (two attempts) or time out (three attempts), when three calls
+// in a row get no answer within the RPC timeout, or when connections end before the answer for half a second, and nothing else comes.
+// Another instance of the service has to have answered meanwhile, and half of the instances, rounded up, always stay. It is called
+// again when a connection can be made, or when one call, tried every 2 s, gets an answer.
 //
-// A call gets no answer when its time is up: without client.WithRPCTimeout nobody notices an instance that hangs.
+// Without client.WithRPCTimeout nobody notices a call that hangs.
 func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }
 
 // WithSnapshots sets Config.SnapshotDir: the last list of each service that is called is kept in a file below dir, so that a
