@@ -19,15 +19,22 @@ var roles map[string]func(args []string) error
 
 func init() {
 	roles = map[string]func(args []string) error{
+		"burn":      burn,
 		"clients":   openClients,
+		"conns":     openConns,
 		"crowd":     joinCrowd,
 		"etcd":      serveEtcd,
 		"family":    measureFamily,
 		"footprint": carryFootprint,
+		"get":       getAll,
 		"grpcproxy": serveGRPCProxy,
 		"many":      registerMany,
+		"restart":   callAfresh,
 		"scale":     callMuch,
-		"server":    serveHello,
+		"server":    orphaned(serveHello),
+		"streams":   orphaned(serveStreams),
+		"unserved":  askForNobody,
+		"watchers":  watchPlainly,
 	}
 }
 
@@ -114,6 +121,17 @@ func startChild(role string, args []string, env ...string) (*child, error) {
 
 // read waits for the next thing that the child says.
 func (c *child) read(v any) error { return c.out.Decode(v) }
+
+// orphaned has a process that serves end with its parent, whatever it is doing.
+func orphaned(serve func(args []string) error) func(args []string) error {
+	return func(args []string) error {
+		go func() {
+			awaitParent()
+			os.Exit(1)
+		}()
+		return serve(args)
+	}
+}
 
 // awaitParent returns when the parent has no more use for this process, or is gone.
 func awaitParent() { _, _ = io.Copy(io.Discard, os.Stdin) }

@@ -92,7 +92,7 @@ func openClients(args []string) error {
 	defer conn.Close()
 	open := func(n int) (heap, goroutines float64, err error) {
 		for range n {
-			if err := openAndClose(lib, conn, endpoints, server); err != nil {
+			if err := openAndClose(lib, conn, clientsService, endpoints, server, client.WithLoadBalancer(loadbalance.NewWeightedBalancer())); err != nil {
 				return 0, 0, err
 			}
 		}
@@ -121,13 +121,12 @@ func openClients(args []string) error {
 }
 
 // openAndClose opens a client as its library's documentation has it, calls once and closes it.
-func openAndClose(lib string, conn *etcd.Conn, endpoints []string, server string) error {
+func openAndClose(lib string, conn *etcd.Conn, service string, endpoints []string, server string, opts ...client.Option) error {
 	var made *client.Options
-	opts := []client.Option{
-		client.WithLoadBalancer(loadbalance.NewWeightedBalancer()),
+	opts = append(opts,
 		client.WithDialer(detour{netpoll.NewDialer(), server}),
 		client.TailOption(client.Option{F: func(o *client.Options, _ *utils.Slice) { made = o }}),
-	}
+	)
 	if lib == ours {
 		opts = conn.ClientOptions(opts...)
 	} else {
@@ -137,7 +136,7 @@ func openAndClose(lib string, conn *etcd.Conn, endpoints []string, server string
 		}
 		opts = append(opts, client.WithResolver(r))
 	}
-	cli, err := hello.NewClient(clientsService, opts...)
+	cli, err := hello.NewClient(service, opts...)
 	if err != nil {
 		return err
 	}

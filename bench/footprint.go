@@ -18,7 +18,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 )
 
-const footprintServices = 20
+const footprintServices, footprintInstances = 20, 50
 
 // footprintFamily is what a process carries that registers one service and calls some.
 func footprintFamily() family {
@@ -26,13 +26,13 @@ func footprintFamily() family {
 	return family{
 		name:  "footprint",
 		quick: 1,
-		about: fmt.Sprintf("What one registration and the instances of %d services of 10 add to a process of their own; registry-etcd has a "+
-			"resolver for each, kratos and etcd naming are given one shared etcd client, which they leave to their users. Everything is as it "+
-			"comes, the loggers too: an etcd client's own takes 0.46 MB of heap, ours turns it off", footprintServices),
+		about: fmt.Sprintf("What a process holds more when it has registered one service and discovered %d services of %d. registry-etcd has a resolver "+
+			"for each service. kratos and etcd naming share one etcd client, which their users have to bring. All run with their default loggers: that of an "+
+			"etcd client takes 0.46 MB of heap, and ours turns it off", footprintServices, footprintInstances),
 		rows: []row{
 			{name: "footprint_conns", what: "connections to etcd", unit: count, targets: []target{atMost(1)}},
 			{name: "footprint_goroutines", what: "goroutines", unit: count, targets: []target{atMost(60)}},
-			{name: "footprint_heap", what: "heap in use after a collection", unit: size, targets: []target{atMost(1.25e6)}},
+			{name: "footprint_heap", what: "heap in use after a collection", unit: size, targets: []target{atMost(1e6)}},
 		},
 		open: func(b *bench) ([]side, error) {
 			var sides []side
@@ -42,7 +42,7 @@ func footprintFamily() family {
 						continue
 					}
 					for s := range footprintServices {
-						if err := p.seed(b, p.service(fmt.Sprintf("%d-footprint", s)), 10); err != nil {
+						if err := p.seed(b, p.service(fmt.Sprintf("%d-footprint", s)), footprintInstances); err != nil {
 							return nil, err
 						}
 					}

@@ -23,7 +23,7 @@ type family struct {
 	rounds int // 0 means 5
 	quick  int // rounds of a quick run; 0 means as many
 	rows   []row
-	plot   *drawing // may be nil
+	plots  []drawing
 	// conclude returns what follows from the figures, as Markdown; may be nil.
 	conclude func(reported) string
 	// open makes the sides ready. What has to be undone is given to bench.cleanup.

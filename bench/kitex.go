@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,12 +38,15 @@ type caller struct {
 
 // callerOptions say how a caller differs from others.
 type callerOptions struct {
-	endpoints []string               // of etcd
-	etcd      func(*clientv3.Config) // changes the etcd client; may be nil
-	server    string                 // where all calls end, whichever address was picked; empty means at that address
-	balancer  loadbalance.Loadbalancer
-	cache     lbcache.Options                  // how long Kitex keeps what it has found
-	attempted func(begin time.Time, err error) // told of every attempt; may be nil
+	endpoints []string                                      // of etcd
+	etcd      func(*clientv3.Config)                        // changes the etcd client; may be nil
+	server    string                                        // where all calls end, whichever address was picked; empty means at that address
+	balancer  loadbalance.Loadbalancer                      // nil means Kitex's choice, or that of options
+	cache     lbcache.Options                               // how long Kitex keeps what it has found
+	timeout   time.Duration                                 // of a call; 0 means 3 s
+	conn      []etcd.Option                                 // of ours
+	options   []client.Option                               // more of them
+	attempted func(addr string, begun time.Time, err error) // told of every attempt; may be nil
 }
 
 // newCaller returns a client of a service through ours or the predecessor. It is as if in a process of its own: it shares
@@ -50,16 +54,15 @@ type callerOptions struct {
 func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error) {
 	c := new(caller)
 	opts := []client.Option{
-		client.WithLoadBalancer(o.balancer, &o.cache),
-		client.WithRPCTimeout(3 * time.Second),
+		client.WithRPCTimeout(cmp.Or(o.timeout, 3*time.Second)),
 		client.WithInstanceMW(func(next endpoint.Endpoint) endpoint.Endpoint {
 			return func(ctx context.Context, req, resp any) error {
 				addr := rpcinfo.GetRPCInfo(ctx).To().Address().String()
 				c.picked.Store(&addr)
-				begin := time.Now()
+				begun := time.Now()
 				err := next(ctx, req, resp)
 				if o.attempted != nil {
-					o.attempted(begin, err)
+					o.attempted(addr, begun, err)
 				}
 				return err
 			}
@@ -72,13 +75,17 @@ func (b *bench) newCaller(lib, service string, o callerOptions) (*caller, error)
 			})
 		}}),
 	}
+	opts = append(opts, o.options...)
+	if o.balancer != nil {
+		opts = append(opts, client.WithLoadBalancer(o.balancer, &o.cache))
+	}
 	if o.server != "" {
 		opts = append(opts, client.WithDialer(detour{netpoll.NewDialer(), o.server}))
 	}
 	mine, theirs := configured(o.etcd)
 	switch lib {
 	case ours:
-		conn, err := etcd.Connect(o.endpoints, mine)
+		conn, err := etcd.Connect(o.endpoints, append(o.conn, mine)...)
 		if err != nil {
 			return nil, err
 		}

@@ -50,7 +50,7 @@ func TestFailed(t *testing.T) {
 	r := newReport(nil)
 	r.add(resolveFamily(3), nil, errors.New("no etcd"))
 	text := r.markdown()
-	for _, part := range []string{"\n0 of 2 are met.\n", "| resolve_3 | ≤ 25 ns | NOT met: it was not measured |", "## resolve", "FAILED: no etcd"} {
+	for _, part := range []string{"\n0 of 3 are met.\n", "| resolve_3 | ≤ 25 ns | NOT met: it was not measured |", "## resolve", "FAILED: no etcd"} {
 		if !strings.Contains(text, part) {
 			t.Errorf("no %q in:\n%s", part, text)
 		}

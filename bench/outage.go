@@ -123,8 +123,7 @@ func (o outage) turn(ctx context.Context, b *bench, lib, server string) (values,
 		v[o.name+"_blocked"] = append(v[o.name+"_blocked"], float64(a.blocked()))
 	}
 	t.stop()
-	_, failed := t.since(begin)
-	v[o.name+"_calls"] = []float64{float64(failed)}
+	v[o.name+"_calls"] = []float64{float64(len(t.failedCalls(time.Time{})))}
 	return v, nil
 }
 

@@ -78,13 +78,13 @@ func codecFamily() family {
 	return family{
 		name:  "codec",
 		quick: 1,
-		about: "One record with three tags. Ours, as the package's own benchmark has it, checks besides that what it reads can be dialled, and " +
-			"writes the bytes that encoding/json writes, as sonic.ConfigStd does; sonic is with its defaults, which write tags in " +
-			"any order, and escape and check less",
+		about: "One record with three tags. Ours, as the package's own benchmark has it, checks besides that what it reads can be dialled. It writes " +
+			"the bytes that encoding/json writes. So does sonic.ConfigStd, which it is measured against; sonic with its defaults writes tags in any order, " +
+			"and escapes and checks less",
 		rows: []row{
-			{name: "decode", what: "time of reading it", unit: duration, targets: []target{timesOf(library, 1), timesOf(same, 1)}},
+			{name: "decode", what: "time of reading it", unit: duration, targets: []target{timesOf(same, 1.1)}},
 			{name: "decode_allocs", what: "allocations", unit: count},
-			{name: "encode", what: "time of writing it", unit: duration, targets: []target{timesOf(library, 1), timesOf(same, 1)}},
+			{name: "encode", what: "time of writing it", unit: duration, targets: []target{timesOf(same, 1.1)}},
 			{name: "encode_allocs", what: "allocations", unit: count},
 		},
 		open: func(*bench) ([]side, error) {
@@ -114,58 +114,74 @@ func codecTurn(ctx context.Context) (values, error) {
 	return v, nil
 }
 
-// generateFamily is the command beside Kitex's. One run of the benchmark has both sides, one after the other.
-func generateFamily() family {
-	const kitex = "kitex"
-	sides := []struct{ name, sub, tool string }{{kitex, "by=kitex", "by=kitex"}, {ours, "by=kitex-etcd-gen/tree=new", "by=kitex-etcd-gen"}}
-	f := family{name: "generate", about: "Code for 100 services: Kitex's, and ours besides", quick: 1}
-	for _, generated := range []struct {
-		idls string
-		most float64 // of Kitex's time
-	}{{"100", 0.02}, {"1", 0.08}} {
-		name := "generate_" + generated.idls
-		f.rows = append(f.rows,
-			row{name: name, what: "time, with the services in " + generated.idls + " IDLs", unit: duration, targets: []target{timesOf(kitex, generated.most)}},
-			row{name: name + "_cpu", what: "processor time of it", unit: duration})
+// attemptFamily is what a call pays for ejection when all is well.
+func attemptFamily() family {
+	const without = "without ejection"
+	return family{
+		name:  "attempt",
+		quick: 1,
+		about: "Kitex's instance middleware around nothing, for an attempt that succeeds while no instance is suspect, as the package's own benchmark has it: " +
+			"with the one of ejection, and without",
+		rows: []row{
+			{name: "attempt", what: "time", unit: duration, targets: []target{{of: without, times: 1, plus: 5}}},
+			{name: "attempt_allocs", what: "allocations", unit: count, targets: []target{atMost(0)}},
+		},
+		open: func(*bench) ([]side, error) {
+			return benchmarked("./runtime/internal/picking", "BenchmarkAttempt",
+				[]sub{{ours, map[string]string{"attempt": "state=quiet"}}, {without, map[string]string{"attempt": "state=without"}}}), nil
+		},
 	}
-	f.rows = append(f.rows,
-		row{name: "generate_start", what: "time of -version", unit: duration, targets: []target{atMost(5e6)}},
-		row{name: "generate_start_memory", what: "most memory of it", unit: size, targets: []target{atMost(8e6)}},
-		row{name: "generate_binary", what: "size of the program", unit: size, targets: []target{atMost(8e6)}},
-		row{name: "generate_packages", what: "packages to build for it", unit: count, targets: []target{atMost(120)}})
-	f.open = func(*bench) ([]side, error) {
-		var found, started map[string]map[string]float64
-		var turns []side
-		for i, s := range sides {
-			turns = append(turns, side{s.name, func(ctx context.Context) (values, error) {
-				if i == 0 {
-					var err error
-					if found, err = goBench(ctx, "./golden", "BenchmarkServices", "1x"); err != nil {
-						return nil, err
-					}
-					if started, err = goBench(ctx, "./golden", "BenchmarkStart", "20x"); err != nil {
-						return nil, err
-					}
+}
+
+// routeFamily is what a pick pays for lanes and zones.
+func routeFamily() family {
+	return family{
+		name:  "route",
+		quick: 1,
+		about: "One pick of 1,000 instances in 100 lanes, as the package's own benchmark has it: of a balancer with Lane or Prefer, and of Kitex's own alone",
+		rows: []row{
+			{name: "route_lane", what: "time of a pick with Lane", unit: duration, targets: []target{{of: stock, times: 1, plus: 40}}},
+			{name: "route_lane_allocs", what: "allocations", unit: count, targets: []target{atMost(0)}},
+			{name: "route_prefer", what: "time of a pick with Prefer", unit: duration, targets: []target{{of: stock, times: 1, plus: 40}}},
+			{name: "route_prefer_allocs", what: "allocations", unit: count, targets: []target{atMost(0)}},
+		},
+		open: func(*bench) ([]side, error) {
+			return benchmarked("./runtime/internal/picking", "BenchmarkRoute", []sub{
+				{ours, map[string]string{"route_lane": "route=lane", "route_prefer": "route=prefer"}},
+				{stock, map[string]string{"route_lane": "route=none", "route_prefer": "route=none"}},
+			}), nil
+		},
+	}
+}
+
+// sub says which sub-benchmark measures each of a side's values.
+type sub struct {
+	side string
+	of   map[string]string
+}
+
+// benchmarked are sides that one benchmark measures together, one after the other, in the turn of the first.
+func benchmarked(pkg, name string, subs []sub) []side {
+	var found map[string]map[string]float64
+	var sides []side
+	for i, s := range subs {
+		sides = append(sides, side{s.side, func(ctx context.Context) (values, error) {
+			if i == 0 {
+				var err error
+				if found, err = goBench(ctx, pkg, name, "200ms"); err != nil {
+					return nil, err
 				}
-				v := make(values)
-				for _, idls := range []string{"100", "1"} {
-					metrics := found["idls="+idls+"/"+s.sub]
-					if metrics == nil {
-						return nil, fmt.Errorf("BenchmarkServices says nothing of %s with %s IDLs", s.sub, idls)
-					}
-					v["generate_"+idls] = []float64{metrics["ns/op"]}
-					v["generate_"+idls+"_cpu"] = []float64{metrics["cpu-ms/op"] * 1e6}
-				}
-				metrics := started[s.tool]
+			}
+			v := make(values)
+			for value, sub := range s.of {
+				metrics := found[sub]
 				if metrics == nil {
-					return nil, fmt.Errorf("BenchmarkStart says nothing of %s", s.tool)
+					return nil, fmt.Errorf("%s says nothing of %s", name, sub)
 				}
-				v["generate_start"], v["generate_start_memory"] = []float64{metrics["ns/op"]}, []float64{metrics["B-rss"]}
-				v["generate_binary"], v["generate_packages"] = []float64{metrics["B-binary"]}, []float64{metrics["packages"]}
-				return v, nil
-			}})
-		}
-		return turns, nil
+				v[value], v[value+"_allocs"] = []float64{metrics["ns/op"]}, []float64{metrics["allocs/op"]}
+			}
+			return v, nil
+		}})
 	}
-	return f
+	return sides
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	kratosetcd "github.com/go-kratos/kratos/contrib/registry/etcd/v2"
@@ -168,6 +169,10 @@ func kitexRecord(service, addr string) pair {
 		etcd.DefaultPrefix + "/" + service + "/" + addr,
 		fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"env":"production","version":"v1.2.3","zone":"eu-west-1a"}}`, addr),
 	}
+}
+
+func peerOf(lib string) peer {
+	return peers[slices.IndexFunc(peers, func(p peer) bool { return p.name == lib })]
 }
 
 // service is a peer's own, because their records differ.

@@ -23,7 +23,7 @@ func pickerFamily(n int) family {
 		name:  "picker",
 		about: fmt.Sprintf("What Kitex asks of its balancer for each call, for a service of %d", n),
 		rows: []row{
-			{name: "picker", what: "time of GetPicker", unit: duration, targets: []target{timesOf(stock, 2)}},
+			{name: "picker", what: "time of GetPicker", unit: duration, targets: []target{timesOf(stock, 1.2)}},
 			{name: "picker_allocs", what: "allocations of it", unit: count},
 		},
 		open: func(b *bench) ([]side, error) {
@@ -51,7 +51,10 @@ func pickerFamily(n int) family {
 				NameFunc:    func() string { return "bench-picker" },
 			}
 			of := func(name string, f *lbcache.BalancerFactory) (side, error) {
-				lb, err := f.Get(b.ctx, rpcinfo.NewEndpointInfo(service, "", nil, nil))
+				lb, err := f.Get(b.ctx, rpcinfo.NewEndpointInfo(service, "", nil, mine.Svr.Tags))
+				if err == nil && lb.GetPicker().Next(b.ctx, nil) == nil {
+					err = fmt.Errorf("%s picks nothing", name)
+				}
 				return side{name, func(context.Context) (values, error) { return pickerTurn(lb) }}, err
 			}
 			a, err := of(ours, lbcache.NewBalancerFactory(mine.Resolver, mine.Balancer, *mine.BalancerCacheOpt))

@@ -24,8 +24,8 @@ type drawing struct {
 	title string
 	from  string // the name of the values
 	// each is the name of values of which there is one for each trial: drawn is how many from there are in a trial until
-	// a time, in seconds. Without it, drawn is which share of them is not greater, in milliseconds on a logarithmic axis.
-	each string
+	// a time, in seconds; what says of what. Without it, drawn is which share of them is not greater, in milliseconds on a logarithmic axis.
+	each, what string
 }
 
 // file is where d is drawn, in the directory of the report.
@@ -97,7 +97,7 @@ func (d drawing) draw(dir string, all map[string]values) error {
 	legend := plot.NewLegend()
 	legend.Top, legend.Left, legend.Padding = true, true, vg.Millimeter
 	unit := float64(time.Second)
-	p.X.Label.Text, p.Y.Label.Text = "seconds since the fault", "failed attempts in a trial so far"
+	p.X.Label.Text, p.Y.Label.Text = "seconds since the fault", cmp.Or(d.what, "failed attempts")+" in a trial so far"
 	p.X.Tick.Marker, p.Y.Tick.Marker = ticks{}, ticks{}
 	if d.each == "" {
 		unit = float64(time.Millisecond)

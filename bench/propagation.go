@@ -24,7 +24,7 @@ func propagationFamily() family {
 			{name: "propagation_p50", what: "half of the instances", unit: duration, from: "propagation", targets: []target{timesOf(nothing, 1.5)}},
 			{name: "propagation_p99", what: "99 of 100", unit: duration, from: "propagation", quantile: 0.99, targets: []target{timesOf(nothing, 2)}},
 		},
-		plot: &drawing{title: "From the Put of an instance until it can be picked", from: "propagation"},
+		plots: []drawing{{title: "From the Put of an instance until it can be picked", from: "propagation"}},
 		open: func(b *bench) ([]side, error) {
 			server, err := b.serve()
 			if err != nil {
@@ -115,7 +115,7 @@ func (pr *propagation) remove(ctx context.Context) error {
 	from := pr.peer.record(pr.service, address(freshInstances))
 	until := pr.peer.record(pr.service, address(freshInstances+1<<19))
 	_, err := pr.b.etcd.client.Delete(ctx, from.key, clientv3.WithRange(until.key))
-	time.Sleep(50 * time.Millisecond) // until every side has seen the deletions
+	time.Sleep(50 * time.Millisecond) // nothing tells when every side has seen the deletions; they may not disturb the next instance
 	return err
 }
 
@@ -162,7 +162,8 @@ func (pr *propagation) slowTurn(ctx context.Context) (values, error) {
 	var mu sync.Mutex // guards pr.next
 	for i := range n {
 		all.Go(func() {
-			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n)) // evenly over the period
+			// This side looks at fixed times. How long an instance waits depends on when in the period it comes: one comes in each part.
+			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n))
 			mu.Lock()
 			addr := address(pr.next)
 			pr.next++

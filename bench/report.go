@@ -30,7 +30,7 @@ type reported struct {
 	Rows   []reportedRow `json:"rows"`
 
 	values     map[string]values
-	plot       *drawing
+	plots      []drawing
 	conclusion string
 }
 
@@ -61,7 +61,7 @@ func newReport(args []string) *report {
 }
 
 func (r *report) add(f family, all map[string]values, failure error) {
-	rf := reported{Name: f.name, About: f.about, values: all, plot: f.plot}
+	rf := reported{Name: f.name, About: f.about, values: all, plots: f.plots}
 	for _, row := range f.rows {
 		rr := reportedRow{Name: row.name, What: row.what, Unit: row.unit, Sides: row.results(all)}
 		for _, t := range row.targets {
@@ -171,11 +171,13 @@ func (r *report) write(dir string) error {
 		return err
 	}
 	for _, f := range r.Families {
-		if f.plot == nil || f.Failed != "" {
+		if f.Failed != "" {
 			continue
 		}
-		if err := f.plot.draw(dir, f.values); err != nil {
-			return err
+		for _, d := range f.plots {
+			if err := d.draw(dir, f.values); err != nil {
+				return err
+			}
 		}
 	}
 	return os.WriteFile(filepath.Join(dir, "REPORT.md"), []byte(r.markdown()), 0o644)
@@ -248,8 +250,8 @@ func (f reported) markdown(b *strings.Builder) {
 		}
 		b.WriteString("\n")
 	}
-	if f.plot != nil {
-		fmt.Fprintf(b, "\n![%s](%s)\n", f.plot.title, filepath.ToSlash(f.plot.file()))
+	for _, d := range f.plots {
+		fmt.Fprintf(b, "\n![%s](%s)\n", d.title, filepath.ToSlash(d.file()))
 	}
 	if f.conclusion != "" {
 		fmt.Fprintf(b, "\n%s", f.conclusion)

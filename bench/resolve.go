@@ -16,7 +16,7 @@ func resolveFamily(sizes ...int) family {
 	for _, n := range sizes {
 		name := fmt.Sprintf("resolve_%d", n)
 		f.rows = append(f.rows,
-			row{name: name, what: fmt.Sprintf("time to have %d instances", n), unit: duration, targets: []target{atMost(25)}},
+			row{name: name, what: fmt.Sprintf("time to have %d instances", n), unit: duration, targets: []target{atMost(25), timesOf(nothing, 1.5)}},
 			row{name: name + "_allocs", what: "allocations of it", unit: count, targets: []target{atMost(0)}},
 		)
 	}

@@ -41,7 +41,7 @@ func scaleFamily(clients ...string) family {
 			{name: "scale_stale_p99", what: "99 of 100 of them", unit: duration, from: "scale_stale", quantile: 0.99},
 			{name: "scale_builds", what: "pickers that one balancer builds", unit: perSec},
 			{name: "scale_cpu", what: "processor time for each second", unit: duration},
-			{name: "scale_memory", what: "the most memory that the process ever had", unit: size},
+			{name: "scale_memory", what: "the most memory that the process ever had, without the program itself", unit: size},
 		},
 		open: func(b *bench) ([]side, error) {
 			pairs := make([]pair, scaleInstances)
@@ -213,11 +213,15 @@ func (m *meter) read() (ages []float64, builds int) {
 	return m.ages, m.builds
 }
 
-// used says how much processor time this process has had, and the most memory that was resident, in bytes.
+// used says how much processor time this process has had, and the most memory that was resident, in bytes, without the program.
 func used() (cpu time.Duration, memory float64) {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		panic(err) // there is always a self
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), float64(u.Maxrss) * 1024
+	_, program, err := residentBytes("/proc/self")
+	if err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()), float64(u.Maxrss)*1024 - program
 }

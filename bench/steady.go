@@ -35,6 +35,7 @@ func steadyFamily(clients, n int) family {
 				return nil, err
 			}
 			var sides []side
+			var counts []*steady
 			for _, lib := range []string{ours, before} {
 				s := new(steady)
 				if s.proxy, err = b.proxy(); err != nil {
@@ -55,10 +56,17 @@ func steadyFamily(clients, n int) family {
 					}
 					b.keepCalling(c)
 				}
-				s.forget()
+				counts = append(counts, s)
 				sides = append(sides, side{lib, func(ctx context.Context) (values, error) {
 					return s.turn(ctx, time.Duration(b.pick(20, 5))*time.Second)
 				}})
+			}
+			// A Conn that has connected compares each list with etcd once, within 10 s: that is of the beginning, too.
+			if err := pause(b.ctx, 12*time.Second); err != nil {
+				return nil, err
+			}
+			for _, s := range counts {
+				s.forget()
 			}
 			return sides, nil
 		},

@@ -137,7 +137,7 @@ func (b *bench) startUnderTokens(lib, server string, every, patience time.Durati
 
 // turn returns what came since the last.
 func (u *underTokens) turn() (values, error) {
-	_, failed := u.traffic.since(time.Time{})
+	failed := len(u.traffic.failedCalls(time.Time{}))
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	v := values{"token_failed": {float64(failed - u.failed)}, "token_missed": {u.missed}, "token_change": u.took}

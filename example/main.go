@@ -1,11 +1,11 @@
-// Example is a show of what servers and clients in etcd do. What to copy is in the folders beside it: plain, multi,
-// streaming, chain, lanes.
+// Example shows servers and clients with etcd. To copy something, use the folders beside it: plain, multi, streaming, chain,
+// lanes.
 //
 //	go run ./example [-etcd host:port,...]
 //
-// starts three servers of Hello and one of Ticker, each a process of its own, and calls them without a pause while one
-// server is stopped and another started. It shows what stands in etcd meanwhile, and sums up. The etcd is an embedded
-// one, or, with -etcd, yours. The services are those of plain and streaming.
+// starts three servers of Hello and one of Ticker, each in a separate process, and calls them without a pause while one
+// server stops and another starts. It shows what is in etcd meanwhile, and prints a summary. The etcd is embedded, or, with
+// -etcd, yours. The services are those of plain and streaming.
 package main
 
 import (

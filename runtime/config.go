@@ -52,8 +52,8 @@ const (
 // Option is called once and must not hold on to the Config.
 type Config struct {
 	// EtcdConfig configures the etcd client: endpoints, TLS, credentials, limits, dial options. Connect fills in
-	// DialTimeout (3 s), the keepalive (10 s, 3 s), a silent Logger and a reconnect back-off of at most 1 s where they
-	// are unset. Never nil when an Option is called.
+	// DialTimeout (3 s), a silent Logger and a reconnect back-off of at most 1 s where they are unset, and uses TCP's keepalive
+	// (10 s, 3 s) in place of gRPC's, which DialKeepAliveTime turns on. Never nil when an Option is called.
 	EtcdConfig *clientv3.Config
 	// Prefix is the first part of every key, DefaultPrefix by default. It is used as it is: "/a" and "a" are two
 	// prefixes. The empty prefix gives keys that begin with a slash.

@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// leaseTimeout bounds one question; leaseQuestions is how many are asked at once.
+	// leaseTimeout bounds one question; leaseQuestions is how many are asked at once. More are no faster, as etcd answers about one lease at a time
+	// and one connection carries them all; they only keep etcd from others.
 	leaseTimeout   = 5 * time.Second
 	leaseQuestions = 64
 	// maxFailures is how many questions in a row may fail before no more are asked.

@@ -6,6 +6,7 @@
 //	kitex-etcd drain     SERVICE ADDRESS…        no client calls the servers any more; they run on
 //	kitex-etcd undrain   SERVICE ADDRESS…        clients call them again
 //	kitex-etcd weight    SERVICE ADDRESS WEIGHT  another weight than the one that the server registered with
+//	kitex-etcd console                           a page for a browser that shows all of it, and changes as they come
 //
 // SERVICE may be a pattern for the first three, such as 'Order*'. kitex-etcd COMMAND --help lists the flags, and kitex-etcd
 // completion bash (zsh, fish) prints what completes commands, services and addresses in a shell.

@@ -47,8 +47,7 @@ it within milliseconds. It runs on, finishes the calls that it has, and stays dr
 		Args:    cobra.MinimumNArgs(2),
 		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
 			return p.each(args, func(service, addr string) error {
-				o := operation{p, conn, service, addr}
-				return o.write(cmd.Context(), m, "drained", func(mark *etcd.Mark) { mark.Drain = true })
+				return operation{p, conn, service, addr}.drain(cmd.Context(), m)
 			})
 		}),
 	}, &m)
@@ -65,8 +64,7 @@ func (p *program) undrainCommand() *cobra.Command {
 		Args:    cobra.MinimumNArgs(2),
 		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
 			return p.each(args, func(service, addr string) error {
-				o := operation{p, conn, service, addr}
-				return o.undo(cmd.Context(), "in service", func(mark *etcd.Mark) { mark.Drain = false })
+				return operation{p, conn, service, addr}.undrain(cmd.Context())
 			})
 		}),
 		ValidArgsFunction: p.completeServer,
@@ -88,13 +86,13 @@ among those of all instances. It is so for all clients, and after a restart, unt
 		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
 			o := operation{p, conn, args[0], args[1]}
 			if args[2] == "default" {
-				return o.undo(cmd.Context(), "as registered", func(mark *etcd.Mark) { mark.Weight = 0 })
+				return o.unweigh(cmd.Context())
 			}
 			weight, err := strconv.ParseInt(args[2], 10, 32)
 			if err != nil || weight < 1 {
 				return fmt.Errorf("weight %q: it has to be a whole number from 1 on, or default; to take the server out, drain it", args[2])
 			}
-			return o.write(cmd.Context(), m, "weight "+args[2], func(mark *etcd.Mark) { mark.Weight = int(weight) })
+			return o.weigh(cmd.Context(), m, int(weight))
 		}),
 	}, &m)
 }
@@ -116,6 +114,25 @@ type operation struct {
 }
 
 func (o operation) name() string { return printable(o.service) + " " + printable(o.addr) }
+
+func (o operation) drain(ctx context.Context, m marking) error {
+	return o.write(ctx, m, "drained", func(mark *etcd.Mark) { mark.Drain = true })
+}
+
+func (o operation) undrain(ctx context.Context) error {
+	return o.undo(ctx, "in service", func(mark *etcd.Mark) { mark.Drain = false })
+}
+
+func (o operation) weigh(ctx context.Context, m marking, weight int) error {
+	return o.write(ctx, m, fmt.Sprintf("weight %d", weight), func(mark *etcd.Mark) { mark.Weight = weight })
+}
+
+func (o operation) unweigh(ctx context.Context) error {
+	return o.undo(ctx, "as registered", func(mark *etcd.Mark) { mark.Weight = 0 })
+}
+
+// errLast is why the last instance of a service is not drained without force.
+var errLast = errors.New("clients would have none to call")
 
 // look reads the server's record and mark, nil and the zero value where there is none.
 func (o operation) look(ctx context.Context) (record *etcd.Record, mark etcd.PlacedMark, others int, err error) {
@@ -165,7 +182,7 @@ func (o operation) write(ctx context.Context, m marking, done string, change fun
 	change(&wanted)
 	wanted.Reason = m.reason
 	if wanted.Drain && !was.Drain && others == 0 && !m.force {
-		return fmt.Errorf("%s is the last instance of the service: clients would have none to call; --force drains it nevertheless", o.name())
+		return fmt.Errorf("%s is the last instance of the service: %w; --force drains it nevertheless", o.name(), errLast)
 	}
 	if record != nil && record.Lease == clientv3.NoLease {
 		return fmt.Errorf("%s has no lease, so no server keeps it: it was written by hand, or by another program; etcdctl del %s removes it", o.name(), record.Key)
@@ -237,12 +254,11 @@ func (o operation) takeBack(ctx context.Context, placed, before etcd.PlacedMark)
 	} else {
 		_, err = o.conn.ClearMark(ctx, o.service, o.addr, placed.Revision)
 	}
-	undone := "the mark was taken back"
 	if err != nil {
-		undone = fmt.Sprintf("the mark could not be taken back either (%v)", err)
+		return fmt.Errorf("%w: the mark of %s stands, and it is not known whether the server follows it; undo it, or look with kitex-etcd instances, when etcd answers", err, o.name())
 	}
-	return fmt.Errorf("%s did not follow within %v, and %s. Servers follow marks from kitex-etcd v0.2.0 on, if their role may read below %s and they reach etcd; "+
-		"those of registry-etcd and of other libraries do not", o.name(), followTimeout, undone, o.conn.MarkPrefix(o.service))
+	return fmt.Errorf("%s did not follow within %v, and the mark was taken back. Servers follow marks from kitex-etcd v0.2.0 on, if their role may read below %s and they reach etcd; "+
+		"those of registry-etcd and of other libraries do not", o.name(), followTimeout, o.conn.MarkPrefix(o.service))
 }
 
 // undo takes a part of the mark away, or all of it when nothing else is wanted, and waits until the server is registered so.

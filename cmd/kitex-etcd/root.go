@@ -47,7 +47,8 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		return fmt.Errorf("%w; %s --help lists the flags", err, cmd.CommandPath())
 	})
 	p.connection.flags(root.PersistentFlags())
-	root.AddCommand(p.servicesCommand(), p.instancesCommand(), p.watchCommand(), p.drainCommand(), p.undrainCommand(), p.weightCommand())
+	root.AddCommand(p.servicesCommand(), p.instancesCommand(), p.watchCommand(), p.drainCommand(), p.undrainCommand(), p.weightCommand(),
+		p.consoleCommand())
 	return root
 }
 

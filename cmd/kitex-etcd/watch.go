@@ -38,13 +38,27 @@ When etcd does not answer, watch says so and goes on when it does.`,
 	})
 }
 
-// watcher prints changes.
+// watcher follows what etcd holds, and reports each change.
 type watcher struct {
-	*program
-	conn  *etcd.Conn
-	s     selection
-	known map[string]etcd.Record     // by key, what was printed
-	marks map[string]etcd.PlacedMark // by key
+	conn   *etcd.Conn
+	prefix string // of all keys
+	s      selection
+	out    reporter
+	every  time.Duration              // after which everything is read anew
+	known  map[string]etcd.Record     // by key, what was reported
+	marks  map[string]etcd.PlacedMark // by key
+}
+
+// reporter is told of changes, one after the other.
+type reporter interface {
+	record(event string, r etcd.Record, what string) error // what says what changed, or why r is gone
+	mark(event string, m etcd.PlacedMark) error
+	lost(err error) // etcd does not answer
+	found()         // and does again
+}
+
+func newWatcher(conn *etcd.Conn, prefix string, s selection, every time.Duration, out reporter) *watcher {
+	return &watcher{conn, prefix, s, out, every, make(map[string]etcd.Record), make(map[string]etcd.PlacedMark)}
 }
 
 func (p *program) watch(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
@@ -52,27 +66,59 @@ func (p *program) watch(cmd *cobra.Command, conn *etcd.Conn, args []string) erro
 	if err != nil {
 		return err
 	}
-	w := &watcher{p, conn, s, make(map[string]etcd.Record), make(map[string]etcd.PlacedMark)}
-	return w.run(cmd.Context())
-}
-
-// run prints every change until ctx ends. Only the first reading may fail.
-func (w *watcher) run(ctx context.Context) error {
-	c, err := read(ctx, w.conn, w.s)
+	c, err := read(cmd.Context(), conn, s)
 	if err != nil {
 		return err
 	}
-	if w.tabular() {
+	w := newWatcher(conn, p.connection.prefix, s, rereadAfter, p)
+	if p.tabular() {
 		for _, r := range c.records {
 			w.known[r.Key] = r
 		}
 		for _, m := range c.marks {
 			w.marks[m.Key] = m
 		}
-		w.say("%d instances are registered; changes follow", len(c.records))
+		p.say("%d instances are registered; changes follow", len(c.records))
 	} else if err := w.update(c, "present"); err != nil {
 		return err
 	}
+	return w.run(cmd.Context(), c)
+}
+
+// record prints what became of a record.
+func (p *program) record(event string, r etcd.Record, what string) error {
+	now := time.Now()
+	if !p.tabular() {
+		i := newInstance(r)
+		i.Event, i.Time = event, now.Format(time.RFC3339Nano)
+		if event == "removed" {
+			i.Why = what
+		}
+		return p.object(i)
+	}
+	who := printable(r.Service) + " " + printable(r.Address)
+	if r.Err != nil {
+		who, what = fmt.Sprintf("%q, which clients ignore:", r.Key), r.Err.Error()
+	}
+	_, err := fmt.Fprintln(p.stdout, strings.TrimSpace(fmt.Sprintf("%s %-8s %s %s", now.Format(time.TimeOnly), event, who, what)))
+	return err
+}
+
+// mark prints what became of a mark.
+func (p *program) mark(event string, m etcd.PlacedMark) error {
+	now := time.Now()
+	if !p.tabular() {
+		return p.object(instance{Event: event, Time: now.Format(time.RFC3339Nano), Key: m.Key}.marked(m))
+	}
+	_, err := fmt.Fprintf(p.stdout, "%s %-8s %s %s %s\n", now.Format(time.TimeOnly), event, printable(m.Service), printable(m.Address), markText(m))
+	return err
+}
+
+func (p *program) lost(err error) { p.say("%v; asked again until it answers", err) }
+func (p *program) found()         { p.say("etcd answers again") }
+
+// run reports every change after c until ctx ends. The error is one of reporting.
+func (w *watcher) run(ctx context.Context, c *catalog) error {
 	for {
 		ended, err := w.follow(ctx, c.revision)
 		if err != nil {
@@ -99,11 +145,11 @@ func (w *watcher) reread(ctx context.Context) *catalog {
 			return nil
 		case err == nil:
 			if failed {
-				w.say("etcd answers again")
+				w.out.found()
 			}
 			return c
 		case !failed:
-			w.say("%v; asked again until it answers", err)
+			w.out.lost(err)
 			failed = true
 		}
 	}
@@ -112,15 +158,15 @@ func (w *watcher) reread(ctx context.Context) *catalog {
 // recordPrefix is what the keys of the records begin with.
 func (w *watcher) recordPrefix() string {
 	if name := w.s.only(); name != "" {
-		return w.connection.prefix + "/" + name + "/"
+		return w.prefix + "/" + name + "/"
 	}
-	return w.connection.prefix + "/"
+	return w.prefix + "/"
 }
 
-// follow prints what happens after revision, until it is time to read everything anew. It says whether the watch ended by
-// itself before; the error is one of printing.
+// follow reports what happens after revision, until it is time to read everything anew. It says whether the watch ended by
+// itself before; the error is one of reporting.
 func (w *watcher) follow(ctx context.Context, revision int64) (ended bool, err error) {
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), rereadAfter)
+	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(ctx), w.every)
 	defer cancel()
 	created := time.AfterFunc(askTimeout, cancel) // Watch waits for etcd
 	open := func(prefix string) clientv3.WatchChan {
@@ -175,14 +221,14 @@ func (w *watcher) apply(ctx context.Context, ev *clientv3.Event) error {
 	return w.put(w.conn.ParseRecord(ev.Kv), "added")
 }
 
-// why says how a record came to be removed: a lease that ended took it along, or else somebody deleted it.
+// why says how a record came to be removed: a lease that ended took it along, its server followed a mark, or somebody deleted it.
 func (w *watcher) why(ctx context.Context, before *mvccpb.KeyValue) string {
 	if before == nil {
 		return ""
 	}
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
 	if before.Lease != 0 {
-		ctx, cancel := context.WithTimeout(ctx, askTimeout)
-		defer cancel()
 		resp, err := w.conn.Client().TimeToLive(ctx, clientv3.LeaseID(before.Lease))
 		if err != nil {
 			return ""
@@ -191,7 +237,13 @@ func (w *watcher) why(ctx context.Context, before *mvccpb.KeyValue) string {
 			return "its lease ended"
 		}
 	}
-	if m := w.conn.MarkPrefix("") + strings.TrimPrefix(string(before.Key), w.connection.prefix+"/"); w.marks[m].Drain {
+	mark := w.conn.MarkPrefix("") + strings.TrimPrefix(string(before.Key), w.prefix+"/")
+	drained := w.marks[mark].Drain
+	if !drained { // its event may come later than that of the record
+		resp, err := w.conn.Client().Get(ctx, mark)
+		drained = err == nil && len(resp.Kvs) > 0 && w.conn.ParseMark(resp.Kvs[0]).Drain
+	}
+	if drained {
 		return "drained"
 	}
 	return "deregistered or deleted"
@@ -210,7 +262,7 @@ func (w *watcher) mark(m etcd.PlacedMark) error {
 		return nil
 	}
 	w.marks[m.Key] = m
-	return w.printMark("marked", m)
+	return w.out.mark("marked", m)
 }
 
 func (w *watcher) unmark(key string) error {
@@ -219,19 +271,10 @@ func (w *watcher) unmark(key string) error {
 		return nil
 	}
 	delete(w.marks, key)
-	return w.printMark("unmarked", m)
+	return w.out.mark("unmarked", m)
 }
 
-func (w *watcher) printMark(event string, m etcd.PlacedMark) error {
-	now := time.Now()
-	if !w.tabular() {
-		return w.object(instance{Event: event, Time: now.Format(time.RFC3339Nano), Key: m.Key}.marked(m))
-	}
-	_, err := fmt.Fprintf(w.stdout, "%s %-8s %s %s %s\n", now.Format(time.TimeOnly), event, printable(m.Service), printable(m.Address), markText(m))
-	return err
-}
-
-// update prints how a catalog differs from what is known.
+// update reports how a catalog differs from what is known.
 func (w *watcher) update(c *catalog, event string) error {
 	gone := maps.Clone(w.known)
 	for _, r := range c.records {
@@ -262,7 +305,7 @@ func (w *watcher) update(c *catalog, event string) error {
 	return nil
 }
 
-// put prints r as event, or as changed if its key is known. One whose tags are not asked for any more is removed.
+// put reports r as event, or as changed if its key is known. One whose tags are not asked for any more is removed.
 func (w *watcher) put(r etcd.Record, event string) error {
 	if !w.s.record(r) {
 		return w.remove(r.Key, "its tags changed")
@@ -273,38 +316,20 @@ func (w *watcher) put(r etcd.Record, event string) error {
 	}
 	w.known[r.Key] = r
 	if ok {
-		return w.print("changed", r, difference(old, r))
+		return w.out.record("changed", r, difference(old, r))
 	}
 	what := strings.TrimSpace(fmt.Sprintf("weight %d %s", r.Weight, tags(r.Tags)))
-	return w.print(event, r, what)
+	return w.out.record(event, r, what)
 }
 
-// remove prints that a record is gone, and why, if that is known.
+// remove reports that a record is gone, and why, if that is known.
 func (w *watcher) remove(key, why string) error {
 	r, ok := w.known[key]
 	if !ok {
 		return nil
 	}
 	delete(w.known, key)
-	return w.print("removed", r, why)
-}
-
-func (w *watcher) print(event string, r etcd.Record, what string) error {
-	now := time.Now()
-	if !w.tabular() {
-		i := newInstance(r)
-		i.Event, i.Time = event, now.Format(time.RFC3339Nano)
-		if event == "removed" {
-			i.Why = what
-		}
-		return w.object(i)
-	}
-	who := printable(r.Service) + " " + printable(r.Address)
-	if r.Err != nil {
-		who, what = fmt.Sprintf("%q, which clients ignore:", r.Key), r.Err.Error()
-	}
-	_, err := fmt.Fprintln(w.stdout, strings.TrimSpace(fmt.Sprintf("%s %-8s %s %s", now.Format(time.TimeOnly), event, who, what)))
-	return err
+	return w.out.record("removed", r, why)
 }
 
 // difference says what changed: "weight 10 → 20, zone a → b".

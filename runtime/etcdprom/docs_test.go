@@ -68,6 +68,19 @@ func TestDocumented(t *testing.T) {
 	}
 }
 
+// TestNamedEverywhere: no document names a metric that does not exist.
+func TestNamedEverywhere(t *testing.T) {
+	for _, pattern := range []string{"../../*.md", "../../docs/*.md", "../../docs/zh/*.md"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			wantMetrics(t, file, read(t, file))
+		}
+	}
+}
+
 // rule is one alert of docs/alerts.yaml.
 type rule struct {
 	Alert, Expr, For    string

@@ -3,6 +3,7 @@
 package test
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/cloudwego/kitex/pkg/utils"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/connectivity"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
@@ -23,15 +25,13 @@ import (
 // inNamespace runs the test t again, as a process in a network of its own, and says whether this is that process.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
-	const variable = "KITEX_ETCD_TEST_NAMESPACE"
-	if os.Getenv(variable) == t.Name() {
+	cmd := again(t)
+	if cmd == nil {
 		return true
 	}
 	if _, err := exec.LookPath("ip"); err != nil {
 		t.Skip("needs ip, from the package iproute2")
 	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	cmd.Env = append(os.Environ(), variable+"="+t.Name())
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
 	if os.Getuid() != 0 {
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
@@ -115,5 +115,30 @@ func TestFieldHostWithoutANetwork(t *testing.T) {
 	mustRegister(t, conn.Registry(), serverInfo("Hello", "0.0.0.0:8888"))
 	if getKey(t, etcdClient(t, cluster.Endpoints()), record.Key(etcd.DefaultPrefix, "Hello", "127.0.0.1:8888")) == nil {
 		t.Error("it is not registered at 127.0.0.1")
+	}
+}
+
+// TestFieldNetworkIsDead: that nothing arrives any more on a connection at rest is noticed within seconds, although no request is made and
+// etcd is not pinged.
+func TestFieldNetworkIsDead(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	ip(t, "link set lo up")
+	cluster := etcdtest.Start(t)
+	conn := connect(t, cluster)
+	await(t, conn, "Hello")
+	ip(t, "link set lo down")
+	defer ip(t, "link set lo up")
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second) // 13 s are what it takes
+	defer cancel()
+	if !conn.Client().ActiveConnection().WaitForStateChange(ctx, connectivity.Ready) {
+		t.Fatal("the dead connection is not noticed")
+	}
+	ip(t, "link set lo up")
+	for state := conn.Client().ActiveConnection().GetState(); state != connectivity.Ready; state = conn.Client().ActiveConnection().GetState() {
+		if !conn.Client().ActiveConnection().WaitForStateChange(ctx, state) {
+			t.Fatal("there is no new connection")
+		}
 	}
 }

@@ -47,7 +47,8 @@ const (
 	childLane = "KITEX_ETCD_TEST_LANE"
 )
 
-// childMain runs and exits in a process that a test started, and returns in every other. It is a server as a user writes it. It prints its address when it is registered.
+// childMain runs and exits in a process that a test started, and returns in every other. It is a server as a user writes it. It prints its
+// address when it is registered, or starts drained.
 func childMain() {
 	endpoints := os.Getenv(childEtcd)
 	if endpoints == "" {
@@ -76,7 +77,7 @@ func serveChild(endpoints []string) error {
 	}
 	addr := ln.Addr().String()
 	conn, err := etcd.Connect(endpoints, etcd.WithLeaseTTL(ttl), etcd.WithEventHandler(func(ev etcd.Event) {
-		if ev.Type == etcd.EventRegistered {
+		if ev.Type == etcd.EventRegistered || ev.Type == etcd.EventDrained {
 			fmt.Println(addr)
 		}
 	}))
@@ -131,7 +132,18 @@ func startChildren(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, n
 	return children
 }
 
-// startChild starts a server and returns when it is registered; env are more variables of its environment.
+// again returns the command that runs the test t again, alone in a process; nil in that process.
+func again(t *testing.T) *exec.Cmd {
+	const variable = "KITEX_ETCD_TEST_AGAIN"
+	if os.Getenv(variable) == t.Name() {
+		return nil
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), variable+"="+t.Name())
+	return cmd
+}
+
+// startChild starts a server and returns when it is registered, or drained; env are more variables of its environment.
 func startChild(t *testing.T, cluster *etcdtest.Cluster, ttl time.Duration, env ...string) (*child, error) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEtcd+"="+strings.Join(cluster.Endpoints(), ","), childTTL+"="+ttl.String())

@@ -2,14 +2,10 @@ package test
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"testing"
 	"time"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
-	"github.com/kitex-contrib/kitex-etcd/runtime/etcdready"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/faultproxy"
 )
@@ -32,26 +28,11 @@ func awaitStates(t testing.TB, conn *etcd.Conn, want ...etcd.RegisteredState) []
 	}
 }
 
-// probe asks a readiness handler.
-func probe(conn *etcd.Conn) (code int, body string) {
-	w := httptest.NewRecorder()
-	etcdready.Handler(conn).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/ready", nil))
-	return w.Code, w.Body.String()
-}
-
-func wantProbe(t testing.TB, conn *etcd.Conn, code int, words string) {
-	t.Helper()
-	if got, body := probe(conn); got != code || !strings.Contains(body, words) {
-		t.Errorf("%d %q, want %d and %q", got, body, code, words)
-	}
-}
-
 // TestRegistered: a server that is cut off from etcd is unknown once its lease may have ended, and standing when it is back.
 func TestRegistered(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	proxy := faultproxy.Start(t, cluster.Endpoints()[0])
 	conn := connectTo(t, []string{proxy.Addr()}, etcd.WithLeaseTTL(2*time.Second))
-	wantProbe(t, conn, http.StatusServiceUnavailable, "nothing is registered")
 
 	begin := time.Now()
 	r, info := conn.Registry(), serverInfo("Hello", markedAddr)
@@ -61,7 +42,6 @@ func TestRegistered(t *testing.T) {
 		got[0].Service != "Hello" || got[0].TTL != 2*time.Second || got[0].Confirmed.Before(begin) || got[0].Confirmed.After(time.Now()) {
 		t.Fatalf("after Register: %+v", got)
 	}
-	wantProbe(t, conn, http.StatusOK, "standing "+markedKey)
 	for conn.Registered()[0].Confirmed.Equal(got[0].Confirmed) { // until a renewal has moved it on
 		if time.Since(begin) > patience {
 			t.Fatal("no renewal moved Confirmed on")
@@ -74,7 +54,6 @@ func TestRegistered(t *testing.T) {
 	if age := time.Since(unknown.Confirmed); age < unknown.TTL {
 		t.Errorf("unknown %v after etcd confirmed the lease, of %v", age, unknown.TTL)
 	}
-	wantProbe(t, conn, http.StatusOK, "unknown "+markedKey)
 
 	proxy.Forward()
 	awaitStates(t, conn, etcd.StateStanding)
@@ -86,7 +65,7 @@ func TestRegistered(t *testing.T) {
 	}
 }
 
-// TestRegisteredLostTakenDrained: the other states, and what a probe hears.
+// TestRegisteredLostTakenDrained: the other states.
 func TestRegisteredLostTakenDrained(t *testing.T) {
 	cluster := etcdtest.Start(t)
 	conn := connect(t, cluster)
@@ -95,21 +74,17 @@ func TestRegisteredLostTakenDrained(t *testing.T) {
 
 	putMark(t, conn.Client(), markKey, `{"drain":true}`)
 	awaitStates(t, conn, etcd.StateDrained)
-	wantProbe(t, conn, http.StatusOK, "drained "+markedKey)
 	endMark(t, conn.Client(), markKey)
 	awaitStates(t, conn, etcd.StateStanding)
 
 	other := connect(t, cluster)
 	mustRegister(t, other.Registry(), serverInfo("Hello", markedAddr))
 	awaitStates(t, conn, etcd.StateTaken)
-	wantProbe(t, conn, http.StatusServiceUnavailable, "taken "+markedKey)
-	wantProbe(t, other, http.StatusOK, "standing "+markedKey)
 
 	cluster.Stop()
 	waiting := connect(t, cluster, etcd.WithBackgroundRegister())
 	mustRegister(t, waiting.Registry(), serverInfo("Hello", "127.0.0.1:9999"))
 	awaitStates(t, waiting, etcd.StateLost)
-	wantProbe(t, waiting, http.StatusServiceUnavailable, "lost ")
 	if waiting.Registered()[0].Confirmed != (time.Time{}) {
 		t.Error("etcd confirmed a lease that it never granted")
 	}

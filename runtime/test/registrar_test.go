@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
@@ -133,7 +135,7 @@ func TestWriteThatArrivesAfterClose(t *testing.T) {
 		cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(
 			func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 				hold := false
-				if info.FullMethod == "/etcdserverpb.KV/Txn" {
+				if txn, ok := req.(*pb.TxnRequest); ok && slices.ContainsFunc(txn.Success, func(op *pb.RequestOp) bool { return op.GetRequestPut() != nil }) {
 					first.Do(func() { hold = true })
 				}
 				if !hold {
@@ -157,6 +159,42 @@ func TestWriteThatArrivesAfterClose(t *testing.T) {
 	if getKey(t, etcdClient(t, cluster.Endpoints()), record.Key(etcd.DefaultPrefix, "Hello", "127.0.0.1:1")) != nil {
 		t.Errorf("the record stands; its late write ended with %v", err)
 	}
+}
+
+// TestRegistrationIsOneRequest: once there is a lease, a server is registered by one transaction, its mark is
+// heeded, and a lease that has gone meanwhile is replaced.
+func TestRegistrationIsOneRequest(t *testing.T) {
+	var requests atomic.Int64
+	count := func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoker grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		requests.Add(1)
+		return invoker(ctx, method, req, reply, cc, opts...)
+	}
+	cluster := etcdtest.Start(t)
+	conn, events := connectRegistry(t, cluster.Endpoints(), func(c *etcd.Config) {
+		c.EtcdConfig.DialOptions = append(c.EtcdConfig.DialOptions, grpc.WithChainUnaryInterceptor(count))
+	})
+	mustRegister(t, conn.Registry(), serverInfo("First", "127.0.0.1:1"))
+	if _, _, err := conn.SetMark(t.Context(), "Drained", "127.0.0.1:1", etcd.Mark{Drain: true}, 0); err != nil {
+		t.Fatal(err)
+	}
+	before := requests.Load()
+	mustRegister(t, conn.Registry(), serverInfo("Hello", "127.0.0.1:1"))
+	if got := requests.Load() - before; got != 1 {
+		t.Errorf("%d requests for a registration", got)
+	}
+	mustRegister(t, conn.Registry(), serverInfo("Drained", "127.0.0.1:1"))
+	events.wait(t, etcd.EventDrained, 1)
+	cli := etcdClient(t, cluster.Endpoints())
+	for service, want := range map[string]bool{"Hello": true, "Drained": false} {
+		if found := getKey(t, cli, record.Key(etcd.DefaultPrefix, service, "127.0.0.1:1")) != nil; found != want {
+			t.Errorf("the record of %s: found is %v", service, found)
+		}
+	}
+	if _, err := cli.Revoke(t.Context(), leaseOf(t, cli, record.Key(etcd.DefaultPrefix, "Hello", "127.0.0.1:1"))); err != nil {
+		t.Fatal(err)
+	}
+	mustRegister(t, conn.Registry(), serverInfo("AfterTheLease", "127.0.0.1:1"))
+	waitKey(t, cli, record.Key(etcd.DefaultPrefix, "Hello", "127.0.0.1:1"), func(found bool, _ clientv3.LeaseID) bool { return found })
 }
 
 // refusal makes an etcd refuse writes as long as it is set, and counts them.

@@ -25,6 +25,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	kitex "github.com/cloudwego/kitex/pkg/discovery"
+
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/roster"
@@ -82,6 +84,17 @@ func New(cfg Config) *Directory {
 		d.link.Start(d.saver.run)
 	}
 	return d
+}
+
+// Ready is Service and Get in one, for a service whose list is known and up to date, as nearly always: the way of most look-ups, and
+// the shortest.
+func (d *Directory) Ready(name string) (list []kitex.Instance, ok bool) {
+	s := (*d.services.Load())[name]
+	if s == nil || !s.used.Load() {
+		return nil, false
+	}
+	snap := s.latest.Load()
+	return snap.instances, snap.phase == current
 }
 
 // Service returns the entry of a service, made and followed from now on when it is new.

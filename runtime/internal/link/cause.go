@@ -101,7 +101,7 @@ var causes = []struct{ says, cause, advice string }{
 	{"broken pipe", "etcd ended the connection", "etcd may ask for a client certificate that it trusts: give one to WithTLSOpt"},
 	{"connection reset by peer", "etcd, or something before it, ended the connection", "see what etcd logs about it; it may ask for TLS, or for a client certificate"},
 	{"permission denied", "the user's role in etcd is too small",
-		"grant it: servers need readwrite, clients read, on the prefix of the service's keys (docs/compatibility.md)"},
+		"grant it: servers need readwrite, clients read, on the prefix of the service's keys, operators readwrite on that of the marks (docs/compatibility.md)"},
 	{"user name is empty", "etcd asks for a user, and none was given", "give WithAuthOpt or WithAuthFunc"},
 	{"authentication failed", "etcd refused user and password", "check the credentials; where they change, give them by WithAuthFunc"},
 	{"authentication is not enabled", "", "leave the credentials out, or enable authentication in etcd"},

@@ -38,7 +38,8 @@ func (l *Link) dial(ctx context.Context, addr string) (net.Conn, error) {
 	if path, ok := strings.CutPrefix(addr, "unix:"); ok {
 		network, addr = "unix", strings.TrimPrefix(path, "//")
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	dialer := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: keepaliveTime, Interval: keepaliveTimeout, Count: 1}}
+	conn, err := dialer.DialContext(ctx, network, addr)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -48,7 +49,7 @@ func (l *Link) dial(ctx context.Context, addr string) (net.Conn, error) {
 		return nil, err
 	}
 	if tcp, ok := conn.(*net.TCPConn); ok {
-		setUserTimeout(tcp, l.cfg.Etcd.DialKeepAliveTimeout)
+		setUserTimeout(tcp, keepaliveTimeout)
 	}
 	s := &socket{Conn: conn, link: l}
 	s.heard.Store(time.Now().UnixNano())

@@ -7,5 +7,5 @@ import (
 	"time"
 )
 
-// setUserTimeout does nothing: gRPC's keepalive has to do.
+// setUserTimeout does nothing: TCP's keepalive has to do.
 func setUserTimeout(*net.TCPConn, time.Duration) {}

@@ -135,15 +135,18 @@ const leastProbe = 200 * time.Millisecond
 // failedTag holds, within one call, the addresses that it got no connection to, with a space after each.
 const failedTag = "kitex-etcd-failed"
 
+// clockBase is what attempts are timed from: time.Since reads one clock, time.Now two.
+var clockBase = time.Now()
+
 func (w *watch) middleware(next endpoint.Endpoint) endpoint.Endpoint {
 	tracker, retries, shared := w.tracker, w.retries, w.shared // at hand: most attempts need no more
 	return func(ctx context.Context, req, resp any) error {
 		if retries || !tracker.Quiet() {
 			w.divert(ctx, req)
 		}
-		var began time.Time
+		var began time.Duration
 		if shared {
-			began = time.Now()
+			began = time.Since(clockBase)
 		}
 		err := next(ctx, req, resp)
 		if err == nil && tracker.Quiet() {
@@ -194,14 +197,14 @@ func (w *watch) divert(ctx context.Context, req any) {
 }
 
 // learn takes what became of an attempt, and returns its error.
-func (w *watch) learn(ctx context.Context, resp any, err error, began time.Time) error {
+func (w *watch) learn(ctx context.Context, resp any, err error, began time.Duration) error {
 	ri, to, inst, ok := w.target(ctx)
 	if !ok {
 		return err
 	}
 	a := newAttempt(ctx, ri, resp, err)
 	if w.shared {
-		a.took = time.Since(began)
+		a.took = time.Since(clockBase) - began
 	}
 	signal, ok := a.signal()
 	if !ok {

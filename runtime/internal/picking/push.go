@@ -17,6 +17,7 @@ package picking
 import (
 	"context"
 	"maps"
+	"reflect"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -120,6 +121,11 @@ func (p *pushBalancer) Name() string { return "kitex-etcd" }
 
 // GetPicker has the client's balancer pick from the instances as they are now.
 func (p *pushBalancer) GetPicker(res kitex.Result) loadbalance.Picker {
+	if k := (*p.keys.Load())[res.CacheKey]; k != nil {
+		if picker := k.keptPicker(); picker != nil {
+			return picker
+		}
+	}
 	for {
 		k, err := p.key(res.CacheKey)
 		if err != nil {
@@ -252,6 +258,7 @@ type pickerKey struct {
 	inner    loadbalance.Loadbalancer
 	spare    spare
 	state    atomic.Uint32 // keyOpening, keyReady, keyRetired
+	kept     atomic.Pointer[keptPicker]
 
 	mu    sync.Mutex // held while inner builds or deletes, so that an older picker cannot follow a newer one
 	built bool
@@ -296,17 +303,43 @@ func (k *pickerKey) buildLocked() {
 		return
 	}
 	added, updated, removed := roster.Diff(k.list, list)
+	k.kept.Store(nil)
 	k.guard(func() {
 		// The CacheKey stays as it is: balancers keep their state by it.
-		rb.Rebalance(kitex.Change{
-			Result:  kitex.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list},
-			Added:   added,
-			Updated: updated,
-			Removed: removed,
-		})
+		res := kitex.Result{Cacheable: true, CacheKey: k.cacheKey, Instances: list}
+		rb.Rebalance(kitex.Change{Result: res, Added: added, Updated: updated, Removed: removed})
+		if givesOne(k.inner) {
+			k.kept.Store(&keptPicker{list, k.inner.GetPicker(res)})
+		}
 	})
 	k.built, k.list = true, list
 }
+
+// keptPicker is a picker that its balancer gives to every call while the list is the same. It is never changed.
+type keptPicker struct {
+	of     []kitex.Instance
+	picker loadbalance.Picker
+}
+
+// keptPicker returns the picker of the list as it is now; nil if that has to be asked for.
+func (k *pickerKey) keptPicker() loadbalance.Picker {
+	kept := k.kept.Load()
+	if kept == nil || !roster.Same(kept.of, k.ejector.usable(k.service.Use())) {
+		return nil
+	}
+	return kept.picker
+}
+
+// givesOne says whether lb gives the same picker to every call while the list is the same, as Kitex's balancers do but for the
+// consistent hash. What a user's own does is not known.
+func givesOne(lb loadbalance.Loadbalancer) bool {
+	if rt, ok := lb.(*router); ok {
+		return rt.route.Lane != nil || givesOne(rt.inner)
+	}
+	return reflect.TypeOf(lb) == weighted
+}
+
+var weighted = reflect.TypeOf(loadbalance.NewWeightedBalancer())
 
 // guard keeps a panic of a user's balancer from ending the process, as Kitex's refresh does.
 func (k *pickerKey) guard(f func()) {

@@ -200,3 +200,41 @@ func TestABalancersPanicIsItsOwn(t *testing.T) {
 	etcd.await("10.0.0.0:80", "z:1")
 	p.Delete(kitex.Change{Result: res})
 }
+
+// counting is a user's balancer, which wants to hear of every call.
+type counting struct {
+	loadbalance.Loadbalancer
+	asked int
+}
+
+func (c *counting) Rebalance(kitex.Change) {}
+func (c *counting) Delete(kitex.Change)    {}
+func (c *counting) GetPicker(res kitex.Result) loadbalance.Picker {
+	c.asked++
+	return c.Loadbalancer.GetPicker(res)
+}
+
+// TestAUsersBalancerIsAskedForEachCall: only of Kitex's own is it known which keep a picker.
+func TestAUsersBalancerIsAskedForEachCall(t *testing.T) {
+	c := &counting{Loadbalancer: loadbalance.NewWeightedBalancer()}
+	for name, lb := range map[string]loadbalance.Loadbalancer{
+		"alone":        c,
+		"with a Route": routed(c, Route{Prefer: &Prefer{"zone", "a", 1}}),
+	} {
+		dir, s := discovery.NewForTesting(testService)
+		w := New(Config{Directory: dir, KeepAll: true})
+		p := newPushBalancer()
+		p.standard = lb
+		show(s, "127.0.0.1:1")
+		res := kitex.Result{Cacheable: true, CacheKey: keyPrefix + joinTarget(testService, w.id)}
+		p.GetPicker(res)
+		before := c.asked
+		for range 10 {
+			p.GetPicker(res)
+		}
+		if got := c.asked - before; got != 10 {
+			t.Errorf("%s: asked %d times for 10 calls", name, got)
+		}
+		runtime.KeepAlive(w)
+	}
+}

@@ -30,6 +30,13 @@ func (r *Resolver) Target(_ context.Context, target rpcinfo.EndpointInfo) string
 // refresh, so for a call it is an error, and the next call asks again. Kitex's refresh, which is no call, has to hear of it when the
 // last instance has left: it keeps the old list after an error.
 func (r *Resolver) Resolve(ctx context.Context, service string) (kitex.Result, error) {
+	if list, ok := r.dir.Ready(service); ok && len(list) > 0 {
+		return kitex.Result{Cacheable: true, CacheKey: service, Instances: list}, nil
+	}
+	return r.resolve(ctx, service)
+}
+
+func (r *Resolver) resolve(ctx context.Context, service string) (kitex.Result, error) {
 	s, list, err := r.list(ctx, service)
 	if err == nil && len(list) == 0 && rpcinfo.GetRPCInfo(ctx) != nil {
 		err = errors.New(describeEmpty(s))

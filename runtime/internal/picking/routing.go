@@ -68,13 +68,16 @@ type router struct {
 type division struct {
 	key   string
 	of    []kitex.Instance
-	base  group             // of calls without a lane
-	lanes map[string]*group // by the tag's value; nil without a Lane
-	pick  loadbalance.Picker
+	base  group              // of calls without a lane
+	lanes map[string]*group  // by the tag's value; nil without a Lane
+	pick  loadbalance.Picker // nil where the balancer is asked for each call
 }
 
 // group is a part of a list, as the client's balancer knows it.
-type group struct{ kitex.Result }
+type group struct {
+	kitex.Result
+	pick loadbalance.Picker // nil where the balancer is asked for each call
+}
 
 // routed returns lb, or Kitex's standard balancer if that is nil, behind a router that does as r says, too.
 func routed(lb loadbalance.Loadbalancer, r Route) *router {
@@ -180,7 +183,7 @@ func (r *router) update(key string, list []kitex.Instance) *division {
 		return old
 	}
 	d := r.divide(key, list, true)
-	before := make(map[string]group)
+	before := make(map[string]*group)
 	if old != nil {
 		before = old.groups()
 	}
@@ -188,11 +191,22 @@ func (r *router) update(key string, list []kitex.Instance) *division {
 	for name, g := range d.groups() {
 		was, known := before[name]
 		delete(before, name)
-		if !rebalances || known && slices.Equal(was.Instances, g.Instances) {
+		if !rebalances {
 			continue
 		}
-		added, updated, removed := diffOf(was.Instances, g.Instances)
-		rb.Rebalance(kitex.Change{Result: g.Result, Added: added, Updated: updated, Removed: removed})
+		if !known {
+			was = new(group)
+		}
+		if !known || !slices.Equal(was.Instances, g.Instances) {
+			added, updated, removed := diffOf(was.Instances, g.Instances)
+			rb.Rebalance(kitex.Change{Result: g.Result, Added: added, Updated: updated, Removed: removed})
+		}
+		if givesOne(r.inner) {
+			g.pick = r.inner.GetPicker(g.Result)
+		}
+	}
+	if d.pick == nil {
+		d.pick = d.base.pick
 	}
 	r.replace(key, d)
 	for _, g := range before { // groups that are gone
@@ -211,7 +225,7 @@ func diffOf(prev, next []kitex.Instance) (added, updated, removed []kitex.Instan
 	return roster.Diff(prev, next)
 }
 
-func (r *router) drop(g group) {
+func (r *router) drop(g *group) {
 	if rb, ok := r.inner.(loadbalance.Rebalancer); ok {
 		rb.Delete(kitex.Change{Result: g.Result})
 	}
@@ -277,10 +291,10 @@ func (r *router) group(key, lane string, list []kitex.Instance, cacheable bool) 
 }
 
 // groups returns the groups by CacheKey.
-func (d *division) groups() map[string]group {
-	all := map[string]group{d.base.CacheKey: d.base}
+func (d *division) groups() map[string]*group {
+	all := map[string]*group{d.base.CacheKey: &d.base}
 	for _, g := range d.lanes {
-		all[g.CacheKey] = *g
+		all[g.CacheKey] = g
 	}
 	return all
 }
@@ -292,13 +306,16 @@ type lanePicker struct {
 }
 
 func (p *lanePicker) Next(ctx context.Context, req any) kitex.Instance {
-	g := &p.base.Result
+	g := &p.base
 	if lane := p.lane(ctx); lane != "" {
 		if in, ok := p.lanes[lane]; ok {
-			g = &in.Result
+			g = in
 		}
 	}
-	picker := p.inner.GetPicker(*g)
+	if g.pick != nil {
+		return g.pick.Next(ctx, req)
+	}
+	picker := p.inner.GetPicker(g.Result)
 	inst := picker.Next(ctx, req)
 	if r, ok := picker.(interface{ Recycle() }); ok {
 		r.Recycle()

@@ -314,7 +314,7 @@ func (w *recordWatch) run(ctx context.Context) {
 			delay = w.retryDelay
 			if !failing {
 				failing = true
-				klog.Warnf("%v; what happens to it is noticed late", link.Failed(w.link.Explain(err), "watch "+w.key))
+				klog.Warnf("%v; still trying, and until then a change of the key is seen at the next check only", link.Failed(w.link.Explain(err), "watch "+w.key))
 			}
 		}
 		link.Sleep(ctx, link.Jitter(delay))

@@ -24,6 +24,9 @@ func (r *Registrar) reconcile() {
 		r.failures = 0
 		return
 	}
+	if r.link.Closing().Err() != nil {
+		return // what failed was cut short: Close removes the records now
+	}
 	delay := r.cfg.Retry.RetryDelay
 	if r.repairing() {
 		delay = r.countFailure(err)

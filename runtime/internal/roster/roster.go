@@ -16,6 +16,7 @@
 package roster
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -40,6 +41,7 @@ type Roster struct {
 	fresh    []*loss   // those of lost that nobody has asked about yet
 	forgetAt time.Time // when the first of lost may have been remembered long enough; zero when there are none
 
+	shared  []map[string]string  // the last different tags, one map for all instances that have them
 	list    []discovery.Instance // what was last published
 	touched map[string]*Instance // by key, what list has for each key that may have changed since; nil for none
 }
@@ -135,7 +137,7 @@ func (r *Roster) put(kv *mvccpb.KeyValue, rebuilt bool) error {
 		err = record.ErrKeyParts
 	}
 	if err == nil {
-		h.inst = NewInstance(key, rec)
+		h.inst = NewInstance(key, r.share(key, rec))
 	}
 	r.touch(key)
 	before, known := r.held[key]
@@ -154,6 +156,34 @@ func (r *Roster) put(kv *mvccpb.KeyValue, rebuilt bool) error {
 		return nil // reported before
 	}
 	return err
+}
+
+// maxShared is how many different tags of a service its instances share.
+const maxShared = 8
+
+// share has a record keep no more memory than it needs: servers of a service mostly have one of a few tags, and their keys contain their
+// addresses. What is decoded would keep the whole value.
+func (r *Roster) share(key string, rec record.Record) record.Record {
+	if addr := key[len(r.prefix):]; rec.Address == addr {
+		rec.Address = addr
+	}
+	if rec.Network == "tcp" {
+		rec.Network = "tcp" // the constant
+	}
+	if len(rec.Tags) == 0 {
+		return rec
+	}
+	for _, tags := range r.shared {
+		if maps.Equal(tags, rec.Tags) {
+			rec.Tags = tags
+			return rec
+		}
+	}
+	if len(r.shared) == maxShared {
+		r.shared = slices.Delete(r.shared, 0, 1)
+	}
+	r.shared = append(r.shared, rec.Tags)
+	return rec
 }
 
 // Drop takes over that etcd no longer holds key.

@@ -3,6 +3,7 @@ package roster
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -298,4 +299,25 @@ func addresses(list []discovery.Instance) []string {
 		addrs[i] = inst.Address().String()
 	}
 	return addrs
+}
+
+// TestEqualTagsAreShared: a thousand servers with three different tags keep three maps, also when these come in turns.
+func TestEqualTagsAreShared(t *testing.T) {
+	const prefix = "kitex/registry-etcd/Hello/"
+	r := New(prefix, 10, 0)
+	maps := make(map[uintptr]bool)
+	for i := range 1000 {
+		addr := fmt.Sprintf("10.0.%d.%d:80", i/250, i%250)
+		if err := r.Put(&mvccpb.KeyValue{Key: []byte(prefix + addr), Value: fmt.Appendf(nil, `{"address":%q,"tags":{"zone":"z%d"}}`, addr, i%3), Lease: 1, ModRevision: int64(i + 1)}); err != nil {
+			t.Fatal(err)
+		}
+		inst := r.held[prefix+addr].inst
+		if zone, _ := inst.Tag("zone"); zone != fmt.Sprintf("z%d", i%3) || inst.Address().String() != addr {
+			t.Fatalf("%s has zone %q and address %s", addr, zone, inst.Address())
+		}
+		maps[reflect.ValueOf(inst.Tags()).Pointer()] = true
+	}
+	if len(maps) != 3 {
+		t.Errorf("%d maps for 3 different tags", len(maps))
+	}
 }

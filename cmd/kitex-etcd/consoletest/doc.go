@@ -1,0 +1,2 @@
+// Package consoletest opens the page of kitex-etcd console in a real browser.
+package consoletest
