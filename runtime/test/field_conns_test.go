@@ -42,7 +42,7 @@ func TestFieldConnsOpenedAndClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		var options *client.Options
-		opts := []client.Option{client.WithShortConnection(), {F: func(o *client.Options, _ *utils.Slice) {
+		opts := []client.Option{client.WithShortConnection(), client.WithConnectTimeout(patience), {F: func(o *client.Options, _ *utils.Slice) {
 			// What Kitex keeps of a client it lets go of soon.
 			o.BalancerCacheOpt = &lbcache.Options{Cacheable: true, ExpireInterval: 20 * time.Millisecond}
 			if options = o; i%2 == 0 {
@@ -94,7 +94,7 @@ func TestWarmUp(t *testing.T) {
 			ResolverOption: &warmup.ResolverOption{Dests: []*rpcinfo.EndpointBasicInfo{{ServiceName: testService}, {ServiceName: "Other"}}},
 			PoolOption:     &warmup.PoolOption{ConnNum: 1},
 		}
-		h := newHello(t, conn, append(opts, client.WithWarmingUp(warm), longPool())...)
+		h := newHello(t, conn, append(opts, client.WithWarmingUp(warm), longPool(), client.WithConnectTimeout(patience))...)
 		if got := warm.PoolOption.Targets["tcp"]; len(got) != 2 || got[0] != srv.addr {
 			t.Errorf("%s: warmed up for %q, want %s twice", name, got, srv.addr)
 		}
