@@ -9,7 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
@@ -246,6 +249,10 @@ func (o operation) await(ctx context.Context, rev int64, ok func(*mvccpb.KeyValu
 		if ctx.Err() != nil {
 			return errNotFollowed
 		}
+		if away(err) {
+			pause(ctx, followPause)
+			continue // whether it is away for long, what comes after says
+		}
 		if err != nil {
 			return fmt.Errorf("etcd: look at %s: %w", o.name(), err)
 		}
@@ -261,12 +268,17 @@ func (o operation) await(ctx context.Context, rev int64, ok func(*mvccpb.KeyValu
 		if ok(kv) {
 			return nil
 		}
-		select {
-		case <-time.After(followPause):
-		case <-ctx.Done():
-			return errNotFollowed
-		}
+		pause(ctx, followPause)
 	}
+}
+
+// away says whether err is that of an etcd that cannot be reached.
+func away(err error) bool {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code() == codes.Unavailable
+	}
+	return status.Code(err) == codes.Unavailable
 }
 
 // takeBack undoes a mark that was not followed, unless somebody else has changed it.
