@@ -9,12 +9,12 @@ import (
 	"github.com/cloudwego/kitex/pkg/utils"
 )
 
-// Resolver returns a resolver for client.WithResolver. The first Resolve of a service waits for etcd, for 3 s at most and no longer
-// than its context, and its error says why that was in vain; from then on Resolve answers at once with what was last known,
-// whether etcd can be reached or not, and even after the Conn is closed. A service without instances is an error of the call, so
-// that the next call asks again.
+// Resolver returns a resolver for client.WithResolver. Most programs should use [Conn.ClientOptions]: with the resolver alone, a client
+// sees changes when Kitex asks, every 5 s.
 //
-// With the resolver alone a client sees changes when Kitex asks next, every 5 s; with ClientOptions, at once.
+// The first Resolve of a service waits for etcd, for 3 s at most and not longer than its context; its error has the cause. After that,
+// Resolve returns at once what was last known, also if etcd cannot be reached, and after the Conn was closed. A service without
+// instances is an error of the call, so that the next call asks again.
 func (c *Conn) Resolver() discovery.Resolver {
 	if c == nil {
 		return discovery.SynthesizedResolver{
@@ -26,12 +26,12 @@ func (c *Conn) Resolver() discovery.Resolver {
 	return c.wiring.Resolver()
 }
 
-// ClientOptions returns the options of a Kitex client that finds its instances through the Conn: the resolver, then opts,
-// then what carries changes into the client's load balancer the moment they happen, whichever balancer opts or options
-// after these choose. A client that opts give another resolver, a proxy or an xDS suite is left to that.
+// ClientOptions returns the options for a Kitex client that finds its instances through the Conn. It consists of the resolver, then
+// opts, then the part that brings changes to the client's load balancer as they happen. This works with every balancer, also one that
+// is chosen by later options. If opts give the client another resolver, a proxy or an xDS suite, the client uses that alone.
 //
-// The clients of a process, of all its Conns, share Kitex's discovery cache, if they have the same intervals (lbcache.Options). Kitex
-// tells each of them when an instance of any service leaves, and they close their idle connections to that address.
+// All clients of a process, also of several Conns, share Kitex's discovery cache if they have the same intervals (lbcache.Options).
+// Kitex tells each of them when an instance of any service leaves, and they close their idle connections to that address.
 func (c *Conn) ClientOptions(opts ...client.Option) []client.Option {
 	all := make([]client.Option, 0, len(opts)+2)
 	all = append(append(all, client.WithResolver(c.Resolver())), opts...)

@@ -9,12 +9,12 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
 )
 
-// The functions of registry-etcd. Each makes a Conn of its own that lives as long as the process; new programs call
-// Connect once and share it.
+// The functions of registry-etcd. Each makes its own Conn, which lives as long as the process. New programs call Connect once and
+// share the Conn.
 
-// NewEtcdRegistry returns a registry that registers servers at the etcd cluster of endpoints under the service name that
-// Kitex gives it. It may be used for any number of servers, and lives as long as the process; the Conn of [Connect], which
-// can be closed, serves servers and clients together. See Connect for its errors.
+// NewEtcdRegistry is for programs written for registry-etcd; new programs use [Connect]. It returns a registry that registers servers in
+// the etcd cluster at endpoints, under the service name that Kitex gives it. It may be used for any number of servers, and lives as
+// long as the process. Its errors are those of Connect.
 func NewEtcdRegistry(endpoints []string, opts ...Option) (registry.Registry, error) {
 	c, err := Connect(endpoints, opts...)
 	if err != nil {
@@ -23,12 +23,12 @@ func NewEtcdRegistry(endpoints []string, opts ...Option) (registry.Registry, err
 	return c.Registry(), nil
 }
 
-// NewEtcdRegistryWithAuth is NewEtcdRegistry with WithAuthOpt.
+// NewEtcdRegistryWithAuth is [NewEtcdRegistry] with [WithAuthOpt].
 func NewEtcdRegistryWithAuth(endpoints []string, username, password string) (registry.Registry, error) {
 	return NewEtcdRegistry(endpoints, WithAuthOpt(username, password))
 }
 
-// NewEtcdRegistryWithRetry is NewEtcdRegistry with a retry configuration, which must not be nil.
+// NewEtcdRegistryWithRetry is [NewEtcdRegistry] with [WithRetry]. A nil retryConfig is an error.
 func NewEtcdRegistryWithRetry(endpoints []string, retryConfig *retry.Config, opts ...Option) (registry.Registry, error) {
 	if retryConfig == nil {
 		return nil, errors.New("etcd: the retry configuration is nil; use retry.NewRetryConfig, or NewEtcdRegistry for its defaults")
@@ -36,9 +36,9 @@ func NewEtcdRegistryWithRetry(endpoints []string, retryConfig *retry.Config, opt
 	return NewEtcdRegistry(endpoints, append(opts[:len(opts):len(opts)], WithRetry(retryConfig))...)
 }
 
-// NewEtcdResolver returns a resolver that finds the instances registered at the etcd cluster of endpoints. See Connect
-// for its errors. It may be used for any number of clients and lives as long as the process. Its clients see a change when
-// Kitex asks next, every 5 s; those made with [Conn.ClientOptions] see it at once.
+// NewEtcdResolver is for programs written for registry-etcd; new programs use [Connect]. It returns a resolver that finds the instances
+// in the etcd cluster at endpoints. It may be used for any number of clients, and lives as long as the process. Its clients see a
+// change when Kitex asks, every 5 s; clients made with [Conn.ClientOptions] see it at once. Its errors are those of Connect.
 func NewEtcdResolver(endpoints []string, opts ...Option) (discovery.Resolver, error) {
 	c, err := Connect(endpoints, opts...)
 	if err != nil {
@@ -47,7 +47,7 @@ func NewEtcdResolver(endpoints []string, opts ...Option) (discovery.Resolver, er
 	return c.Resolver(), nil
 }
 
-// NewEtcdResolverWithAuth is NewEtcdResolver with WithAuthOpt.
+// NewEtcdResolverWithAuth is [NewEtcdResolver] with [WithAuthOpt].
 func NewEtcdResolverWithAuth(endpoints []string, username, password string) (discovery.Resolver, error) {
 	return NewEtcdResolver(endpoints, WithAuthOpt(username, password))
 }

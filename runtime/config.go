@@ -27,15 +27,15 @@ import (
 const (
 	// DefaultPrefix is the first part of every key, as registry-etcd writes it.
 	DefaultPrefix = "kitex/registry-etcd"
-	// DefaultLeaseTTL is how long a record outlives a process that died. etcd counts leases in whole seconds.
+	// DefaultLeaseTTL is how long a record stays after its process died. etcd counts leases in whole seconds.
 	DefaultLeaseTTL = 10 * time.Second
-	// DefaultDrainDelay is how long Deregister waits after the record is gone, so that clients have seen the removal
-	// before Kitex closes the listener.
+	// DefaultDrainDelay is how long Deregister waits after the record was deleted, so that clients have seen this before Kitex
+	// closes the listener.
 	DefaultDrainDelay = 200 * time.Millisecond
-	// DefaultDialTimeout bounds the making of one connection to etcd.
+	// DefaultDialTimeout limits the time to make one connection to etcd.
 	DefaultDialTimeout = 3 * time.Second
 
-	// DefaultSnapshotMaxAge is the age up to which a stored list of instances is used.
+	// DefaultSnapshotMaxAge is the maximum age of a stored list of instances that is used.
 	DefaultSnapshotMaxAge = 24 * time.Hour
 
 	// maxLeaseTTL is the longest that etcd grants (lease.MaxLeaseTTL in its source).
@@ -48,49 +48,49 @@ const (
 	envLeaseTTL = "KITEX_ETCD_REGISTRY_LEASE_TTL"
 )
 
-// Config collects what Options set. It is checked and completed by Connect (and the New… functions), which keep it: an
-// Option is called once and must not hold on to the Config.
+// Config is what Options set. Connect (and the New… functions) check it, complete it and keep it. An Option is called once and must not
+// keep the Config.
 type Config struct {
 	// EtcdConfig configures the etcd client: endpoints, TLS, credentials, limits, dial options. Connect fills in
 	// DialTimeout (3 s), a silent Logger and a reconnect back-off of at most 1 s where they are unset, and uses TCP's keepalive
 	// (10 s, 3 s) in place of gRPC's, which DialKeepAliveTime turns on. Never nil when an Option is called.
 	EtcdConfig *clientv3.Config
-	// Prefix is the first part of every key, DefaultPrefix by default. It is used as it is: "/a" and "a" are two
-	// prefixes. The empty prefix gives keys that begin with a slash.
+	// Prefix is the first part of every key, DefaultPrefix by default. It is not changed in any way: "/a" and "a" are two prefixes.
+	// With the empty prefix, keys begin with a slash.
 	Prefix string
-	// DefaultWeight is the weight of an instance whose record gives none; 0 means Kitex's default, 10.
+	// DefaultWeight is the weight of an instance whose record has none; 0 means Kitex's default, 10.
 	DefaultWeight int
-	// Client is an etcd client of the caller's, used in place of one made from EtcdConfig. Close leaves it open.
+	// Client is the caller's etcd client. It is used instead of one made from EtcdConfig. Close does not close it.
 	Client *clientv3.Client
-	// AuthFunc gives user and password for each authentication at etcd; nil means those of EtcdConfig. See WithAuthFunc.
+	// AuthFunc returns user and password for each authentication; nil means those of EtcdConfig. See WithAuthFunc.
 	AuthFunc func(ctx context.Context) (username, password string, err error)
 	// Retry says how lost registrations are repaired; nil means retry.NewRetryConfig().
 	Retry *retry.Config
-	// LeaseTTL is the life of the lease under which this process's records stand, in whole seconds; 0 means the
-	// environment variable KITEX_ETCD_REGISTRY_LEASE_TTL (seconds), else DefaultLeaseTTL.
+	// LeaseTTL is the TTL of the lease of this process's records, in whole seconds; 0 means the environment variable
+	// KITEX_ETCD_REGISTRY_LEASE_TTL (seconds), or DefaultLeaseTTL if that is not set.
 	LeaseTTL time.Duration
-	// DrainDelay is how long Deregister waits after the record is gone. It starts out as DefaultDrainDelay; 0 means
-	// no wait.
+	// DrainDelay is how long Deregister waits after the record was deleted. It is DefaultDrainDelay when Options are called; 0
+	// means no wait.
 	DrainDelay time.Duration
-	// AdvertiseAddr is the address to publish instead of the listen address: host:port, or a host alone, which takes
-	// the listener's port. Empty means the listen address.
+	// AdvertiseAddr is the address to publish: host:port, or a host alone with the listener's port. Empty means the address on
+	// which the server listens.
 	AdvertiseAddr string
-	// AdvertiseSubnet says which of the host's addresses to publish where a server listens on all of them. The zero value leaves the
-	// choice: the address from which etcd is reached, else that of the default route, else the first.
+	// AdvertiseSubnet chooses among the host's addresses if a server listens on all of them. The zero value means: the address from
+	// which etcd is reached, otherwise that of the default route, otherwise the first.
 	AdvertiseSubnet netip.Prefix
-	// BackgroundRegister lets a server start while etcd is down and register when it is back.
+	// BackgroundRegister lets a server start while etcd is down, and register when etcd answers.
 	BackgroundRegister bool
-	// EmptyProtection is how long instances that vanished without an explicit delete are remembered, to be served
-	// when a service's list would otherwise become empty; 0 means max(2 × LeaseTTL, 30 s), negative means none.
+	// EmptyProtection is how long instances that vanished without being deregistered are used, if the list of the service would
+	// otherwise become empty; 0 means max(2 × LeaseTTL, 30 s), negative means not at all.
 	EmptyProtection time.Duration
-	// Ejection keeps calls from instances that do not answer. It starts out as true. See WithEjection.
+	// Ejection says that instances that do not answer get no calls. It is true when Options are called. See WithEjection.
 	Ejection bool
-	// SnapshotDir is the directory in which the last list of each service is kept, for a start while etcd is away. Empty
-	// means that none is kept. See WithSnapshots.
+	// SnapshotDir is the directory where the last list of each service is stored, for a start while etcd is down. Empty means that
+	// none is stored. See WithSnapshots.
 	SnapshotDir string
-	// SnapshotMaxAge is the age up to which such a list is used; 0 means DefaultSnapshotMaxAge.
+	// SnapshotMaxAge is the maximum age of such a list; 0 means DefaultSnapshotMaxAge.
 	SnapshotMaxAge time.Duration
-	// EventHandler is told what happens to registrations and watches; nil means nobody is. See Event.
+	// EventHandler gets the events of registrations and watches; nil means that there is none. See Event.
 	EventHandler func(Event)
 
 	tlsFiles *link.TLSFiles // WithTLSOpt

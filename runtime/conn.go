@@ -11,12 +11,12 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
-// Conn connects one process to one etcd cluster under one prefix. However many servers and clients use it, it keeps one
-// etcd connection, one lease for all its records and one watch for each service that is called. Make it once, early, and
-// close it last, after the servers have stopped.
+// Conn connects one process to one etcd cluster and one prefix. It has one connection to etcd, one lease for all its records, and one
+// watch for each service that is called, for any number of servers and clients. Make it once, early, and close it last, after the
+// servers have stopped.
 //
-// All its methods are safe for concurrent use. On a nil Conn, and after Close, they return errors or values whose use
-// returns them; they never panic.
+// All methods are safe for concurrent use. On a nil Conn, and after Close, they return errors, or values whose use returns errors.
+// They never panic.
 type Conn struct {
 	cfg    *Config
 	events *eventQueue
@@ -30,9 +30,8 @@ type Conn struct {
 	closeErr error         // readable once closed is closed
 }
 
-// Connect returns a Conn to the etcd cluster at endpoints (host:port, http://host:port or https://host:port). It checks
-// everything that can be checked without the network, which it does not use: etcd may be down. An error names the
-// setting that is wrong.
+// Connect returns a Conn to the etcd cluster at endpoints (host:port, http://host:port or https://host:port). It does not use the
+// network, so etcd may be down. It checks all settings; an error names the one that is wrong.
 func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	cfg, err := newConfig(endpoints, opts)
 	if err != nil {
@@ -75,8 +74,8 @@ func Connect(endpoints []string, opts ...Option) (*Conn, error) {
 	return c, nil
 }
 
-// Client returns the etcd client beneath the Conn, for calls of your own. It is nil as long as it does not exist: with
-// credentials, until etcd has accepted them for the first time. Do not close it.
+// Client returns the etcd client of the Conn, for your own requests. With credentials, it is nil until etcd has accepted them for the
+// first time. Do not close it.
 func (c *Conn) Client() *clientv3.Client {
 	if c == nil {
 		return nil
@@ -84,7 +83,7 @@ func (c *Conn) Client() *clientv3.Client {
 	return c.link.Current()
 }
 
-// String names the Conn without any of its secrets.
+// String returns the endpoints and the prefix of the Conn, without secrets.
 func (c *Conn) String() string {
 	if c == nil {
 		return "etcd.Conn(nil)"
@@ -92,9 +91,8 @@ func (c *Conn) String() string {
 	return fmt.Sprintf("etcd.Conn(%s, prefix %q)", c.link.Target(), c.cfg.Prefix)
 }
 
-// Close removes every record that still stands, ends all watches and waits for all of it, a few
-// seconds at most when etcd does not answer. Calls that wait for etcd return ErrClosed at once. Further calls wait for
-// the first and return its error.
+// Close deletes the records that are still in etcd, ends all watches, and waits until this is done; a few seconds at most if etcd does
+// not answer. Calls that wait for etcd return ErrClosed at once. Further calls of Close wait for the first and return its error.
 func (c *Conn) Close() error {
 	if c == nil {
 		return nil

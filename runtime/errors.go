@@ -6,11 +6,11 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/link"
 )
 
-// ErrClosed is what everything returns that is asked of a closed Conn. Test for it with errors.Is.
+// ErrClosed is the error of everything that needs a Conn which was closed. Test for it with errors.Is.
 var ErrClosed = link.ErrClosed
 
 // ErrMarksChanged is why [Conn.SetMarkSince] wrote nothing. Test for it with errors.Is.
 var ErrMarksChanged = errors.New("etcd: a mark of the service was written meanwhile")
 
-// errNilConn is what everything returns that is asked of a nil Conn.
+// errNilConn is the error of everything that needs a Conn which is nil.
 var errNilConn = errors.New("etcd: the Conn is nil; make one with etcd.Connect and check its error")

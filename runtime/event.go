@@ -17,59 +17,59 @@ import (
 // EventType says what happened. The zero value is no event.
 type EventType int
 
-// The events of registrations (Registered to Deregistered), of discovery (Synced to InvalidRecord, SnapshotUsed), of calls (Ejected,
-// Readmitted), of operators' marks (Drained to InvalidMark), and of the Conn as a whole (Refused, EtcdLost, EtcdFound).
+// The events of registrations (EventRegistered to EventDeregistered), of discovery (EventSynced to EventInvalidRecord,
+// EventSnapshotUsed), of calls (EventEjected, EventReadmitted), of operators' marks (EventDrained to EventInvalidMark), and of the
+// Conn as a whole (EventRefused, EventEtcdLost, EventEtcdFound).
 const (
 	_ EventType = iota
-	// EventRegistered: the record of Service stands at Key.
+	// EventRegistered: the record of Service is in etcd, at Key.
 	EventRegistered
-	// EventLeaseLost: the lease under which the records of this Conn stood is gone; Err says how that was noticed. A
-	// repair begins at once.
+	// EventLeaseLost: the lease of this Conn's records is gone; Err says how this was noticed. A repair begins at once.
 	EventLeaseLost
-	// EventRecordLost: the record at Key is gone although its server runs; a repair begins at once. Or it does not stand
-	// yet, because etcd did not answer a WithBackgroundRegister in time; then EventRegistered follows when it does.
+	// EventRecordLost: the record at Key is gone although its server runs; a repair begins at once. Or, with
+	// WithBackgroundRegister, etcd has not taken the record in time; EventRegistered follows when it has.
 	EventRecordLost
-	// EventTakenOver: another process registered the same address; the record at Key is its record now, and this Conn
-	// leaves it alone until that process gives it up.
+	// EventTakenOver: another process registered the same address. The record at Key is that of the other process, and this Conn
+	// leaves it alone until it is gone.
 	EventTakenOver
-	// EventRestored: the record at Key stands again after it was lost.
+	// EventRestored: the record at Key is in etcd again after it was lost.
 	EventRestored
-	// EventRepairFailed: a repair used up its attempts; Err is the last one's. The next repair begins after the
+	// EventRepairFailed: a repair has used all its attempts; Err is the error of the last one. The next repair begins after the
 	// observe delay.
 	EventRepairFailed
-	// EventDeregistered: the record at Key was deleted, or, when Err is set, could not be and ends with its lease.
+	// EventDeregistered: the record at Key was deleted. If Err is set, it could not be deleted, and ends with its lease.
 	EventDeregistered
-	// EventSynced: the instances of Service were read in full; the first time, or again after the watch was
-	// interrupted, in which case Err says why.
+	// EventSynced: all instances of Service were read: the first time, or again after the watch was interrupted; then Err says why
+	// it was.
 	EventSynced
-	// EventWatchLost: the watch of Service was interrupted for the reason in Err. The last instances are served until
+	// EventWatchLost: the watch of Service was interrupted, for the reason in Err. Clients use the last instances until
 	// EventSynced.
 	EventWatchLost
-	// EventInvalidRecord: the key at Key is not an instance, for the reason in Err, and is ignored, as may be more that
-	// were found together with it. Sent once for each revision of a key.
+	// EventInvalidRecord: the key at Key is not an instance, for the reason in Err, and is ignored. Other keys that were found at
+	// the same time may be ignored too. Sent once for each revision of a key.
 	EventInvalidRecord
-	// EventEjected: clients of this Conn do not call the instance of Service at Address any more, because it does not answer
-	// them; Err is how an attempt ended. Its record in etcd is as it was. See WithEjection.
+	// EventEjected: the instance of Service at Address does not answer, and clients of this Conn stop calling it. Err says how the
+	// last attempt ended. The record in etcd did not change. See WithEjection.
 	EventEjected
-	// EventReadmitted: the instance of Service at Address is called again after it was ejected: it answered, or registered
-	// anew, or is gone from etcd. Err is why it was ejected.
+	// EventReadmitted: the instance of Service at Address, which was ejected, gets calls again: it answered, or registered again,
+	// or left etcd. Err says why it was ejected.
 	EventReadmitted
-	// EventRefused: etcd answers, and refuses to renew the lease of this Conn's records, for the reason in Err: its user, password or
-	// role. The records end with the lease. Sent once, when it begins.
+	// EventRefused: etcd answers, but refuses to renew the lease of this Conn's records because of user, password or role; Err is
+	// its error. The records end with the lease. Sent once, when it begins.
 	EventRefused
-	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process
-	// stored, until EventSynced. Err is why etcd did not answer, if that is known. See WithSnapshots.
+	// EventSnapshotUsed: etcd has not answered about Service yet, and clients use the instances that an earlier process stored,
+	// until EventSynced. Err says why etcd did not answer, if this is known. See WithSnapshots.
 	EventSnapshotUsed
-	// EventDrained: an operator's mark took the record at Key out of etcd: no client calls the server, which runs on. Err is the
-	// reason that the mark gives, nil if none. Sent also in place of EventRegistered when a server starts that has such a mark.
+	// EventDrained: an operator's mark took the record at Key out of etcd. The server runs on, but no client calls it. Err is the
+	// reason in the mark, or nil. If a server with such a mark starts, this event comes instead of EventRegistered.
 	EventDrained
-	// EventUndrained: the mark is gone, and the record stands at Key again.
+	// EventUndrained: the mark is gone, and the record is in etcd again, at Key.
 	EventUndrained
 	// EventInvalidMark: the mark at Key is malformed, for the reason in Err, and is ignored.
 	EventInvalidMark
-	// EventEtcdLost: etcd cannot be reached, or the member that is reached has no leader, for the reason in Err. The last known
-	// instances are served; records end with their lease unless EventEtcdFound comes first. A restart of etcd that takes less
-	// than 3 s is no such event.
+	// EventEtcdLost: etcd cannot be reached, or the member that is reached has no leader, for the reason in Err. Clients use the
+	// last known instances. Records end with their lease unless EventEtcdFound comes first. If etcd restarts within 3 s, this event
+	// is not sent.
 	EventEtcdLost
 	// EventEtcdFound: etcd answers again after EventEtcdLost.
 	EventEtcdFound
@@ -97,16 +97,16 @@ func (t EventType) String() string {
 	return eventNames[t]
 }
 
-// Event tells the handler given to WithEventHandler what happened to a registration or to the watch of a service. Events
-// come in order, on a goroutine of their own, so that a slow handler delays nothing; beyond 1024 that wait they are
-// dropped, and counted. A handler that panics is logged, and gets the next event. An Event never holds a secret.
+// Event tells the handler given to WithEventHandler what happened. Events come in order, on a goroutine of their own, so a slow handler
+// delays nothing. At most 1024 events wait for it; more are dropped, and counted. If the handler panics, this is logged, and it gets
+// the next event. An Event contains no secret.
 type Event struct {
 	Type    EventType
 	Time    time.Time // when it happened
-	Service string    // empty where all services of the Conn are meant
-	Key     string    // the key in etcd, where one is meant
-	Address string    // host:port of the instance, where one is meant that clients call
-	Err     error     // the cause, where there is one
+	Service string    // empty if the event is about all services of the Conn
+	Key     string    // the key in etcd, if the event is about one
+	Address string    // host:port of the instance, if the event is about one that clients call
+	Err     error     // the cause, if there is one
 	Dropped int       // how many events before this one were dropped because the handler did not keep up
 }
 

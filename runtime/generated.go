@@ -11,13 +11,13 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
-// SupportsGenerated1 is what generated code refers to, so that a runtime which is too old for it does not compile. A
-// release that changes what generated code relies on adds the next number and keeps this one as long as it can.
+// SupportsGenerated1 is for generated code only. Generated code refers to it, so that it does not compile with a runtime that is too
+// old. A release that changes what generated code needs adds the next number, and keeps this one.
 const SupportsGenerated1 = true
 
-// NewServer is what a generated New…ServerWithEtcd calls: it makes a Kitex server with newServer, Kitex's generated
-// constructor, that registers as service through conn. opts come last and win. It returns an error, never panics, when
-// conn, service or handler is unusable or Kitex refuses an option.
+// NewServer is for generated code only: New…ServerWithEtcd calls it. It makes a Kitex server with newServer, Kitex's generated
+// constructor. The server registers as service through conn. opts come last and override ours. If conn, service or handler cannot
+// be used, or Kitex refuses an option, it returns an error; it does not panic.
 func NewServer[H any](conn *Conn, service string, newServer func(H, ...server.Option) server.Server, handler H, opts []server.Option) (svr server.Server, err error) {
 	if err := checkGenerated(conn, service); err != nil {
 		return nil, err
@@ -29,8 +29,8 @@ func NewServer[H any](conn *Conn, service string, newServer func(H, ...server.Op
 	return newServer(handler, append(conn.ServerOptions(service), opts...)...), nil
 }
 
-// NewClient is what a generated New…ClientWithEtcd calls: it makes a Kitex client with newClient, Kitex's generated
-// constructor, that discovers service through conn. opts come last and win. It returns an error, never panics.
+// NewClient is for generated code only: New…ClientWithEtcd calls it. It makes a Kitex client with newClient, Kitex's generated
+// constructor. The client finds service through conn. opts come last and override ours. It returns an error where Kitex panics.
 func NewClient[C any](conn *Conn, service string, newClient func(string, ...client.Option) (C, error), opts []client.Option) (cli C, err error) {
 	if err := checkGenerated(conn, service); err != nil {
 		return cli, err
@@ -39,7 +39,7 @@ func NewClient[C any](conn *Conn, service string, newClient func(string, ...clie
 	return newClient(service, conn.ClientOptions(opts...)...)
 }
 
-// NewStreamClient is NewClient for the streaming constructor of Kitex.
+// NewStreamClient is for generated code only: New…StreamClientWithEtcd calls it. It is [NewClient] for Kitex's streaming constructor.
 func NewStreamClient[C any](conn *Conn, service string, newClient func(string, ...streamclient.Option) (C, error), opts []streamclient.Option) (cli C, err error) {
 	if err := checkGenerated(conn, service); err != nil {
 		return cli, err

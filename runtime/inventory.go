@@ -12,29 +12,29 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
-// inventoryTimeout bounds the reading of all records.
+// inventoryTimeout limits the time to read all records.
 const inventoryTimeout = 5 * time.Second
 
-// Record is one key below the prefix of a Conn, whoever wrote it.
+// Record is one key below the prefix of a Conn. Any program may have written it.
 type Record struct {
 	Key     string
-	Service string // the part of Key that names it
+	Service string // its part of Key
 
-	// The instance, as clients see it. Without meaning when Err is set.
+	// The instance, as clients see it. Without meaning if Err is set.
 	Network string
 	Address string
 	Weight  int
 	Tags    map[string]string
 
 	Err      error            // why clients ignore the key; nil for an instance
-	Lease    clientv3.LeaseID // under which it stands; 0 means until somebody deletes it
-	Revision int64            // of etcd, at which it was last written
-	Created  int64            // of etcd, at which it was first written since it was last absent
-	Since    time.Time        // when its server was granted the lease, by that process's clock; zero where other programs chose the lease
+	Lease    clientv3.LeaseID // of the key; 0 means that it stays until somebody deletes it
+	Revision int64            // etcd's revision when it was last written
+	Created  int64            // etcd's revision when it was created
+	Since    time.Time        // when its server got the lease, by the clock of that process; zero for servers of other libraries
 }
 
-// ParseRecord returns what clients of this Conn make of a key and its value, for programs that watch etcd themselves,
-// with Client. What is no instance has Err set.
+// ParseRecord returns the record that clients of this Conn read from a key and its value. It is for programs that watch etcd themselves,
+// with [Conn.Client]. If the key is not an instance, Err is set.
 func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
 	r := Record{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision, Created: kv.CreateRevision}
 	if since, ok := record.LeaseGranted(kv.Lease, time.Now()); ok {
@@ -54,9 +54,9 @@ func (c *Conn) ParseRecord(kv *mvccpb.KeyValue) Record {
 	return r
 }
 
-// Records reads what etcd holds below the prefix of this Conn, or of one service when service is not empty, and the
-// revision of etcd at which that is so. The records are sorted by key and include what clients ignore. It is for tools:
-// every call asks etcd, for 5 s at most, and nothing is remembered. The error names etcd's endpoints and the cause.
+// Records reads all records below the prefix of this Conn, or those of one service if service is not empty. It returns them sorted by
+// key, with those that clients ignore, and etcd's revision at that time. It is for tools: each call asks etcd, for 5 s at most, and
+// nothing is remembered. The error has the cause and etcd's endpoints.
 func (c *Conn) Records(ctx context.Context, service string) (records []Record, revision int64, err error) {
 	if c == nil {
 		return nil, 0, errNilConn

@@ -12,26 +12,27 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
 )
 
-// Mark is what an operator wants of one server, which follows it while it runs: see [Conn.SetMark]. The zero value wants
+// Mark is what an operator wants from one server. The server follows it while it runs: see [Conn.SetMark]. The zero value wants
 // nothing.
 type Mark struct {
-	Drain  bool   // its record is taken out of etcd, so that no client calls it; it serves on
-	Weight int    // its record has this weight in place of the one it registered with; 0 means no other
-	Reason string // for people: it is in the server's log and event
+	Drain  bool   // the server deletes its record, so that no client calls it, and serves on
+	Weight int    // the server's record has this weight, not the one with which it registered; 0 means no change
+	Reason string // for people: it appears in the server's log and event
 }
 
-// PlacedMark is a Mark in etcd, whoever wrote it.
+// PlacedMark is a Mark in etcd. Any program may have written it.
 type PlacedMark struct {
 	Mark
 	Key      string
 	Service  string
 	Address  string           // host:port of the server
-	Lease    clientv3.LeaseID // at whose end the mark ends; 0 means when somebody deletes it
-	Revision int64            // of etcd, at which it was last written
-	Err      error            // why servers ignore it; nil when they do not
+	Lease    clientv3.LeaseID // the mark ends with it; 0 means that it stays until somebody deletes it
+	Revision int64            // etcd's revision when it was last written
+	Err      error            // why servers ignore it; nil if they do not
 }
 
-// ParseMark returns what servers make of a key below [Conn.MarkPrefix] and its value, for programs that watch etcd themselves, with Client.
+// ParseMark returns the mark that servers read from a key below [Conn.MarkPrefix] and its value. It is for programs that watch etcd
+// themselves, with [Conn.Client].
 func (c *Conn) ParseMark(kv *mvccpb.KeyValue) PlacedMark {
 	m := PlacedMark{Key: string(kv.Key), Lease: clientv3.LeaseID(kv.Lease), Revision: kv.ModRevision}
 	if c == nil {
@@ -47,7 +48,8 @@ func (c *Conn) ParseMark(kv *mvccpb.KeyValue) PlacedMark {
 	return m
 }
 
-// MarkPrefix is what the keys of all marks begin with, or of one service when service is not empty. A nil Conn has none.
+// MarkPrefix returns the beginning of the keys of all marks, or of those of one service if service is not empty. A nil Conn returns an
+// empty string.
 func (c *Conn) MarkPrefix(service string) string {
 	switch {
 	case c == nil:
@@ -58,8 +60,8 @@ func (c *Conn) MarkPrefix(service string) string {
 	return record.ServiceMarkPrefix(c.cfg.Prefix, service)
 }
 
-// Marks reads the marks of all services, or of one when service is not empty, sorted by key, those included that servers
-// ignore. It is for tools: every call asks etcd, for 5 s at most.
+// Marks reads the marks of all services, or of one service if service is not empty. It returns them sorted by key, with those that
+// servers ignore. It is for tools: each call asks etcd, for 5 s at most.
 func (c *Conn) Marks(ctx context.Context, service string) ([]PlacedMark, error) {
 	if c == nil {
 		return nil, errNilConn
@@ -83,9 +85,10 @@ func (c *Conn) Marks(ctx context.Context, service string) ([]PlacedMark, error) 
 	return marks, err
 }
 
-// SetMark writes a mark for the server of service at addr, host:port, in place of one that is there, which it returns with its Key, or else
-// with an empty one. The mark ends after a while when that is not 0, and else when somebody takes it away. SetMark does not wait for the
-// server, and does not know whether there is one. It is for tools; the server itself changes its weight with [Conn.Update].
+// SetMark writes a mark for the server of service at addr, host:port. It replaces a mark that is there, and returns that one as before; if
+// there was none, the Key of before is empty. The mark ends after the time while, or, if while is 0, when somebody deletes it. SetMark
+// does not wait for the server, and does not know whether there is one. It is for tools; a program changes the weight of its own
+// servers with [Conn.Update].
 func (c *Conn) SetMark(ctx context.Context, service, addr string, mark Mark, while time.Duration) (placed, before PlacedMark, err error) {
 	return c.setMark(ctx, service, addr, mark, while, nil)
 }
@@ -131,8 +134,8 @@ func (c *Conn) setMark(ctx context.Context, service, addr string, mark Mark, whi
 	return placed, before, err
 }
 
-// ClearMark takes the mark of the server of service at addr away: the server is registered again as it wants to be. It says whether
-// there was one. With a revision other than 0 it does so only when the mark was not written since.
+// ClearMark deletes the mark of the server of service at addr: the server is registered again as it wants to be. It returns whether there
+// was a mark. If revision is not 0, it deletes the mark only if that is still its revision.
 func (c *Conn) ClearMark(ctx context.Context, service, addr string, revision int64) (cleared bool, err error) {
 	if _, err := c.checkMark(service, addr, Mark{}); err != nil {
 		return false, err

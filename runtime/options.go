@@ -14,19 +14,19 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/retry"
 )
 
-// Option changes a Config. Options run in order, so that the last one wins.
+// Option changes a Config. Options run in order: a later one overrides an earlier one.
 type Option func(*Config)
 
-// WithTLSOpt secures the connection to etcd. caFile names the certificate authorities that etcd's certificate is
-// verified against, in PEM; empty means those of the system. certFile and keyFile name this process's certificate and
-// key, for an etcd that asks for one; both empty means none. The files are read by the constructor, which fails when one
-// is missing or malformed, and again at every new connection, so that rotated files need no restart.
+// WithTLSOpt uses TLS for the connection to etcd. caFile is a PEM file with the certificate authorities that verify etcd's
+// certificate; empty means those of the system. certFile and keyFile are this process's certificate and key, for an etcd that asks
+// for a client certificate; both empty means none. The constructor reads the files, and fails if one is missing or malformed.
+// They are read again for each new connection, so that replaced files need no restart.
 func WithTLSOpt(certFile, keyFile, caFile string) Option {
 	return func(c *Config) { c.tlsFiles = &link.TLSFiles{Cert: certFile, Key: keyFile, CA: caFile} }
 }
 
-// WithTLSConfig secures the connection to etcd with a configuration of the caller's. nil is an error of the
-// constructor: it never means plaintext.
+// WithTLSConfig uses TLS for the connection to etcd, with the configuration t. nil is an error of the constructor; it never means
+// plaintext.
 func WithTLSConfig(t *tls.Config) Option {
 	return func(c *Config) {
 		c.tlsFiles = nil
@@ -36,17 +36,19 @@ func WithTLSConfig(t *tls.Config) Option {
 	}
 }
 
-// WithAuthOpt sets the user that etcd is asked as. An empty username or password is an error of the constructor.
+// WithAuthOpt sets the user and the password for etcd. If one of them is empty, that is an error of the constructor. If the password
+// may change while the process runs, use [WithAuthFunc].
 func WithAuthOpt(username, password string) Option {
 	return func(c *Config) {
 		c.EtcdConfig.Username, c.EtcdConfig.Password = username, password
 	}
 }
 
-// WithAuthFunc sets Config.AuthFunc: the user that etcd is asked as, and its password, come from f, which is called for each
-// authentication: at the start, when a token has ended, for each new stream. A password can be changed while the process
-// runs. An error of f, or an empty user or password, is that of the attempt, and f is asked again at the next; a panic is
-// such an error. f must be safe for concurrent use and should return soon. nil is an error of the constructor.
+// WithAuthFunc sets Config.AuthFunc: f returns the user and the password for etcd. It is called for each authentication: at the
+// start, when a token has expired, and for each new stream. So the password can change while the process runs.
+//
+// If f returns an error, an empty user or an empty password, or panics, the attempt fails, and f is called again for the next one.
+// f must be safe for concurrent use and should return soon. A nil f is an error of the constructor.
 func WithAuthFunc(f func(ctx context.Context) (username, password string, err error)) Option {
 	return func(c *Config) {
 		if c.AuthFunc = f; f == nil {
@@ -56,50 +58,53 @@ func WithAuthFunc(f func(ctx context.Context) (username, password string, err er
 	}
 }
 
-// WithEndpointSync sets EtcdConfig.AutoSyncInterval: the endpoints follow etcd's members, asked for at that interval. Without it,
-// or with 0, they are those given to Connect for as long as the process lives: when all of etcd's members are replaced,
-// nothing is reached any more. The members have to announce addresses that this process can reach.
+// WithEndpointSync sets EtcdConfig.AutoSyncInterval: at this interval, the endpoints are replaced by the addresses that etcd's members
+// announce. Without it, or with 0, the endpoints are those given to Connect as long as the process lives; if all members are
+// replaced, etcd cannot be reached any more. The members have to announce addresses that this process can reach. A negative interval
+// is an error of the constructor.
 func WithEndpointSync(every time.Duration) Option {
 	return func(c *Config) { c.EtcdConfig.AutoSyncInterval = every }
 }
 
-// WithDialTimeoutOpt bounds the making of one connection to etcd; 0 means DefaultDialTimeout.
+// WithDialTimeoutOpt limits the time to make one connection to etcd. 0 means [DefaultDialTimeout]; a negative time is an error of the
+// constructor.
 func WithDialTimeoutOpt(dialTimeout time.Duration) Option {
 	return func(c *Config) { c.EtcdConfig.DialTimeout = dialTimeout }
 }
 
-// WithEtcdServicePrefix sets Config.Prefix, [DefaultPrefix] without it. One that is not UTF-8 or holds control characters is
-// an error of the constructor.
+// WithEtcdServicePrefix sets Config.Prefix, the first part of all keys. The default is [DefaultPrefix]. A prefix that is not UTF-8 or
+// has control characters is an error of the constructor.
 func WithEtcdServicePrefix(prefix string) Option { return func(c *Config) { c.Prefix = prefix } }
 
-// WithDefaultWeight sets Config.DefaultWeight: the weight of instances that have none of their own, 10 without it. A
-// negative one is an error of the constructor.
+// WithDefaultWeight sets Config.DefaultWeight: the weight of instances whose server gave none. The default is 10; a negative weight is
+// an error of the constructor.
 func WithDefaultWeight(defaultWeight int) Option {
 	return func(c *Config) { c.DefaultWeight = defaultWeight }
 }
 
-// WithClient sets Config.Client: bring your own etcd client. Its endpoints, TLS, credentials and dial options are the
-// caller's business; the constructor refuses them beside it.
+// WithClient sets Config.Client: the Conn uses this etcd client and does not make one. The client has its own endpoints, TLS,
+// credentials and dial options; to give these to the constructor as well is an error. Close of the Conn does not close the client.
 func WithClient(client *clientv3.Client) Option { return func(c *Config) { c.Client = client } }
 
 // WithRetry sets Config.Retry: how lost registrations are repaired. nil means the defaults of package retry.
 func WithRetry(r *retry.Config) Option { return func(c *Config) { c.Retry = r } }
 
-// WithLeaseTTL sets Config.LeaseTTL: how long the records of a process that died stay. It is rounded up to whole seconds; 0
-// means the environment variable KITEX_ETCD_REGISTRY_LEASE_TTL, else [DefaultLeaseTTL]. Less than a second is an error of
-// the constructor.
+// WithLeaseTTL sets Config.LeaseTTL: how long the records of a process stay in etcd after it died. It is rounded up to whole seconds. 0
+// means the environment variable KITEX_ETCD_REGISTRY_LEASE_TTL, or [DefaultLeaseTTL] if that is not set. Less than a second is an
+// error of the constructor.
 func WithLeaseTTL(d time.Duration) Option { return func(c *Config) { c.LeaseTTL = d } }
 
-// WithDrainDelay sets Config.DrainDelay: how long a server serves on after its record is gone, [DefaultDrainDelay] without
-// it. 0 means not at all; a negative one is an error of the constructor.
+// WithDrainDelay sets Config.DrainDelay: how long a server that stops goes on serving after its record was deleted. The default is
+// [DefaultDrainDelay]. 0 means not at all; a negative delay is an error of the constructor.
 func WithDrainDelay(d time.Duration) Option { return func(c *Config) { c.DrainDelay = d } }
 
-// WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port or a host alone. Empty means the listen
-// address; a malformed one is an error of the constructor. [Conn.ServerOptions] names what comes before it.
+// WithAdvertiseAddr sets Config.AdvertiseAddr: the address to publish, host:port, or a host alone with the listener's port. Empty means
+// the address on which the server listens. A malformed address is an error of the constructor. [Conn.ServerOptions] says which
+// settings have priority over this one.
 func WithAdvertiseAddr(addr string) Option { return func(c *Config) { c.AdvertiseAddr = addr } }
 
-// WithAdvertiseSubnet sets Config.AdvertiseSubnet: a server that listens on every interface is registered at the host's address
-// in that subnet. One that no interface has an address in is an error of Run; an invalid one of the constructor.
+// WithAdvertiseSubnet sets Config.AdvertiseSubnet: a server that listens on every interface publishes the host's address in this
+// subnet. If the host has no address in it, that is an error of Run. An invalid subnet is an error of the constructor.
 func WithAdvertiseSubnet(subnet netip.Prefix) Option {
 	return func(c *Config) {
 		if c.AdvertiseSubnet = subnet; !subnet.IsValid() {
@@ -108,38 +113,40 @@ func WithAdvertiseSubnet(subnet netip.Prefix) Option {
 	}
 }
 
-// WithBackgroundRegister sets Config.BackgroundRegister: a server starts although etcd is down, and is registered when it is
-// back. What etcd or this package refuses for good is an error of Run nevertheless.
+// WithBackgroundRegister sets Config.BackgroundRegister: a server starts also when etcd is down, and is registered when etcd answers.
+// What etcd or this package refuses is still an error of Run.
 func WithBackgroundRegister() Option { return func(c *Config) { c.BackgroundRegister = true } }
 
-// WithEmptyProtection sets Config.EmptyProtection: how long clients go on with instances that vanished without being
-// deregistered, when there are no others. 0 means twice the lease TTL, 30 s at least; negative means not at all.
+// WithEmptyProtection sets Config.EmptyProtection: how long clients use instances that vanished without being deregistered, if there
+// are no others. It keeps calls working when etcd lost all leases. 0 means twice the lease TTL, at least 30 s; negative means not at
+// all.
 func WithEmptyProtection(d time.Duration) Option { return func(c *Config) { c.EmptyProtection = d } }
 
-// WithEventHandler sets Config.EventHandler: h is told every [Event], one after the other. nil means nobody is.
+// WithEventHandler sets Config.EventHandler: h gets each [Event], one after the other. nil means that there is no handler.
 func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHandler = h } }
 
-// WithEjection sets Config.Ejection: whether clients stop calling an instance that does not answer them. They do so without this
-// option. An instance is ejected when connections to it are refused (two attempts) or time out (three attempts), when three calls
-// in a row get no answer within the RPC timeout, or when connections end before the answer for half a second, and nothing else comes.
-// Another instance of the service has to have answered meanwhile, and half of the instances, rounded up, always stay. It is called
-// again when a connection can be made, or when one call, tried every 2 s, gets an answer.
+// WithEjection sets Config.Ejection: whether instances that do not answer get no calls. The default is true.
 //
-// Without client.WithRPCTimeout nobody notices a call that hangs.
+// An instance is ejected after two attempts in a row that could not connect to it (three, if they timed out), after three calls in a
+// row without an answer, or when its connections end before the answer for half a second and nothing else comes. Another instance of
+// the service has to have answered meanwhile. It gets calls again when a connection succeeds, or when one call, tried every 2 s, gets
+// an answer. At least half of the instances, rounded up, stay.
+//
+// That a call gets no answer is noticed when its time is up. So without client.WithRPCTimeout nobody notices an instance that hangs.
 func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }
 
-// WithSnapshots sets Config.SnapshotDir: the last list of each service that is called is kept in a file below dir, so that a
-// process that starts while etcd is away knows whom to call. Nothing is kept without this option, nor with an empty dir.
+// WithSnapshots sets Config.SnapshotDir: the last list of each service that is called is stored in a file below dir. A process that
+// starts while etcd is down uses it. Without this option, or with an empty dir, nothing is stored.
 //
-// When etcd has not answered the first read of a service within 300 ms, the list in the file is used, [EventSnapshotUsed]
-// says so, and etcd's first answer takes its place whole. A file counts only if this user alone could write it, if an
-// earlier process of the same program wrote it for the same prefix and an etcd of which an endpoint is the same, and if it is no
-// older than WithSnapshotMaxAge says; else it is as if there were none.
+// If etcd has not answered the first read of a service within 300 ms, the list in the file is used, and [EventSnapshotUsed] says so.
+// The first answer of etcd replaces the whole list. A file is used only if no other user could write it, if an earlier process of the
+// same program wrote it for the same prefix and for an etcd with a common endpoint, and if it is not older than [WithSnapshotMaxAge]
+// allows. Otherwise the process starts as without a file, and a log line says why.
 //
-// A file is written when the list changes, once a second at most, and renewed when it has a quarter of the greatest age. dir
-// is made with mode 0700 if it is missing. A disk that fails is a line in the log, never an error of a call.
+// A file is written when the list changes, at most once a second, and again after a quarter of the maximum age. dir is created with
+// mode 0700. An error of the disk is a log line, never an error of a call.
 func WithSnapshots(dir string) Option { return func(c *Config) { c.SnapshotDir = dir } }
 
-// WithSnapshotMaxAge sets Config.SnapshotMaxAge: lists of WithSnapshots that are older are not used. 0 means
-// [DefaultSnapshotMaxAge]; a negative one is an error of the constructor.
+// WithSnapshotMaxAge sets Config.SnapshotMaxAge: older lists of [WithSnapshots] are not used. 0 means [DefaultSnapshotMaxAge]; a negative
+// age is an error of the constructor.
 func WithSnapshotMaxAge(d time.Duration) Option { return func(c *Config) { c.SnapshotMaxAge = d } }

@@ -10,22 +10,22 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
-// RegisteredState says what became of a record that a server registered. The zero value is no state.
+// RegisteredState is the state of a record that a server registered. The zero value is not a state.
 type RegisteredState int
 
 const (
 	_ RegisteredState = iota
 	// StateStanding: etcd has the record, and has confirmed its lease within the last TTL.
 	StateStanding
-	// StateLost: etcd does not have the record, or not yet: it was deleted, its lease ended, or etcd has not taken it so far. The
-	// Conn writes it as soon as etcd lets it.
+	// StateLost: etcd does not have the record: it was deleted, its lease ended, or etcd has not taken it yet. The Conn writes it as
+	// soon as etcd takes it.
 	StateLost
-	// StateUnknown: etcd had the record, and has not confirmed its lease for a TTL. The record may have ended, so that clients which
-	// reach etcd do not find the server. Either etcd is away, or this process is cut off from it.
+	// StateUnknown: etcd had the record, but has not confirmed its lease for a TTL. The record may have ended, so that clients do not
+	// find the server. Either etcd is down, or this process is cut off from it.
 	StateUnknown
-	// StateTaken: another process registered the same address, and its record stands at the key.
+	// StateTaken: another process registered the same address, and the record in etcd is its record.
 	StateTaken
-	// StateDrained: an operator took the record out of etcd; the server runs on. See SetMark.
+	// StateDrained: an operator took the record out of etcd; the server runs on. See Conn.SetMark.
 	StateDrained
 )
 
@@ -50,13 +50,13 @@ type RegisteredStatus struct {
 	Key       string // in etcd
 	Address   string // host:port, as published
 	State     RegisteredState
-	Confirmed time.Time     // when etcd was last asked to renew the lease, and did; the same for all; zero if it never did
-	TTL       time.Duration // how long the record stays from then on, unless etcd confirms the lease again
+	Confirmed time.Time     // when the last renewal of the lease that succeeded was sent; the same for all; zero if there was none
+	TTL       time.Duration // how long the record stays after Confirmed, unless the lease is renewed again
 }
 
-// Registered returns the state of every record that the servers of this Conn registered and have not deregistered, sorted by key.
-// It reads memory: it asks nobody and never waits, so that a readiness probe may call it at any rate; see package etcdready. It
-// tells of a Register by the time that this returns. A nil Conn has no records, and neither has a closed one.
+// Registered returns the state of each record that the servers of this Conn registered and have not deregistered, sorted by key. It reads
+// memory: it does not ask etcd and does not wait, so a readiness probe may call it at any rate; see package etcdready. When Register
+// has returned, its records are in the list. A nil Conn and a closed Conn have no records.
 func (c *Conn) Registered() []RegisteredStatus {
 	if c == nil {
 		return nil
@@ -74,20 +74,20 @@ func (c *Conn) Registered() []RegisteredStatus {
 	return list
 }
 
-// Change is what [Conn.Update] changes.
+// Change is what [Conn.Update] changes. The zero value is an error of Update.
 type Change struct {
-	Weight int               // the new weight; 0 leaves it as it is
-	Tags   map[string]string // the new tags, all of them; nil leaves them as they are
+	Weight int               // the new weight; 0 means no change
+	Tags   map[string]string // all tags, the old ones are gone; nil means no change
 }
 
-// Update changes weight and tags under which the servers of this Conn are registered as service, while they run. Clients
-// never see them absent: the records are rewritten in place, in one transaction (of 128 records at most). The change lasts until
-// the next Update or Register of the server, and survives repairs. A weight that an operator's mark gives comes first while
-// the mark lasts; a server that a mark drained has the change when it is back.
+// Update changes weight and tags of the servers that this Conn registered as service, while they run. Clients never see the records
+// absent: they are replaced in one transaction (for at most 128 records). The change lasts until the next Update or Register of the
+// server; a repair keeps it. While an operator's mark gives a weight, that weight has priority. A server that a mark has drained gets
+// the change when it is registered again.
 //
-// Update returns when etcd holds the change. It waits until ctx ends, 3 s at most; an error for that reason does not take the
-// change back, which is made as soon as etcd answers. What etcd refuses is not changed. A later Update of the same
-// service overtakes one that waits.
+// Update returns when etcd has the change. It waits until ctx ends, 3 s at most. If it returns an error because the time was up, the
+// change is still made as soon as etcd answers. If etcd refuses it, nothing changes. A later Update of the same service replaces one
+// that waits; the earlier one returns an error.
 func (c *Conn) Update(ctx context.Context, service string, change Change) error {
 	if c == nil {
 		return errNilConn

@@ -18,8 +18,8 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/registration"
 )
 
-// serverRegistry is Kitex's view of a Conn. A program may make any number of them and give each to any number of
-// servers; Kitex tells the servers apart by their registry.Info.
+// serverRegistry is a Conn as Kitex sees it. A program may make any number of them, and give each to any number of servers. The
+// registry.Info says which server is meant.
 type serverRegistry struct {
 	conn     *Conn
 	services []string // the names to register; none means Info.ServiceName
@@ -29,24 +29,25 @@ type serverRegistry struct {
 	renamed  sync.Once // Kitex's name differs: said once
 }
 
-// Registry returns a registry for server.WithRegistry that registers under Info.ServiceName, the name given to
-// server.WithServerBasicInfo. It may be used for any number of servers. Most programs are served better by
-// ServerOptions, which binds the name.
+// Registry returns a registry for server.WithRegistry. It registers servers under Info.ServiceName, the name given to
+// server.WithServerBasicInfo. It may be used for any number of servers. Most programs should use [Conn.ServerOptions], which sets the
+// name.
 func (c *Conn) Registry() registry.Registry { return c.newRegistry("") }
 
-// ServerOptions returns the options that register a Kitex server under each of the services named, all or none of them;
-// put them before your own. The names win over Info.ServiceName. What is wrong with them, or with the Conn, is the
-// error of the server's Run.
+// ServerOptions returns the options that register a Kitex server as each of these services, all of them or none. Put them before your
+// own options. The names override Info.ServiceName. If something is wrong with the names or with the Conn, Run of the server returns
+// the error.
 //
-// The address that is published is that of SetFixedAddress, of ServerOptionsAt, of WithAdvertiseAddr, of the environment
-// variables KITEX_IP_TO_REGISTRY and KITEX_PORT_TO_REGISTRY, or the listener's: the first that is set. The last four are
-// shared by the servers of a Conn or a process; two that would publish the same host and port are an error of the second.
+// The server publishes the first address that is set, in this order: [SetFixedAddress], [Conn.ServerOptionsAt], [WithAdvertiseAddr], the
+// environment variables KITEX_IP_TO_REGISTRY and KITEX_PORT_TO_REGISTRY, the address on which it listens. WithAdvertiseAddr and the
+// environment variables apply to all servers of a Conn or a process. If two servers would publish the same host and port, Run of the
+// second returns an error.
 func (c *Conn) ServerOptions(services ...string) []server.Option {
 	return serverOptions(c.newRegistry("", services...), services)
 }
 
-// ServerOptionsAt is ServerOptions that publishes addr, host:port or a host alone with the listener's port, for a server
-// that others reach at another address than it listens on.
+// ServerOptionsAt is [Conn.ServerOptions] with the address to publish: host:port, or a host alone with the listener's port. It is for a
+// server that listens on another address than clients have to call.
 func (c *Conn) ServerOptionsAt(addr string, services ...string) []server.Option {
 	r := c.newRegistry(addr, services...)
 	if _, _, err := record.ParseAddr(addr); err != nil && r.err == nil {
@@ -88,8 +89,9 @@ func (c *Conn) newRegistry(at string, services ...string) *serverRegistry {
 	return r
 }
 
-// SetFixedAddress makes r, a registry of this package, publish address for every server that is registered with it from
-// now on; nil ends that. It panics when r is no registry of this package, which is a mistake in the program.
+// SetFixedAddress makes r, a registry of this package, publish address for each server that registers with it from now on; nil ends this.
+// It panics if r is not a registry of this package. It is for programs written for registry-etcd; new programs use
+// [Conn.ServerOptionsAt].
 func SetFixedAddress(r registry.Registry, address net.Addr) {
 	sr, ok := r.(*serverRegistry)
 	if !ok {
@@ -102,9 +104,9 @@ func SetFixedAddress(r registry.Registry, address net.Addr) {
 	sr.fixed.Store(&address)
 }
 
-// Register puts the server's records into etcd and keeps them there until Deregister or Close. It returns within 3 s,
-// with an error when etcd did not take them; with WithBackgroundRegister it returns nil when etcd has not answered
-// within 500 ms and goes on in the background.
+// Register writes the server's records to etcd and keeps them there until Deregister or Close. It returns within 3 s, with an error if
+// etcd did not take them. With WithBackgroundRegister it returns nil if etcd has not answered within 500 ms, and goes on in the
+// background.
 func (r *serverRegistry) Register(info *registry.Info) error {
 	if err := r.usable(info); err != nil {
 		return err
@@ -129,9 +131,9 @@ func (r *serverRegistry) Register(info *registry.Info) error {
 	return r.conn.registrar.Register(info, records, current, r.conn.cfg.BackgroundRegister)
 }
 
-// Deregister removes the server's records, unless another process has taken over their keys, and waits the drain delay
-// so that clients have stopped using the server when its listener closes. It returns nil when there is nothing to
-// remove, and an error within 3 s when etcd could not be reached: the records end with the lease then.
+// Deregister deletes the server's records, unless they are now those of another process, and waits for the drain delay, so that clients
+// have stopped using the server when its listener closes. It returns nil if there is nothing to delete. If etcd cannot be reached, it
+// returns an error within 3 s, and the records end with the lease.
 func (r *serverRegistry) Deregister(info *registry.Info) error {
 	if err := r.usable(info); err != nil {
 		return err

@@ -7,21 +7,21 @@ import (
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/snapshot"
 )
 
-// Snapshot is the content of a file that WithSnapshots had written.
+// Snapshot is the content of a file that was written because of [WithSnapshots].
 type Snapshot struct {
 	Service   string
 	Prefix    string    // of all keys
-	Program   string    // whose file it is
+	Program   string    // that wrote it
 	Cluster   string    // etcd's cluster ID, in hexadecimal
 	Endpoints []string  // of etcd
 	Confirmed time.Time // when etcd last confirmed the list
 
-	// Instances are sorted by address. Their Err, Lease and Revision are not in the file, and zero.
+	// Instances are sorted by address. Their Err, Lease, Revision, Created and Since are zero, because the file does not have them.
 	Instances []Record
 }
 
-// ReadSnapshot reads a file that WithSnapshots had written, for tools: whoever owns it and however old it is. The error names
-// the file and says what is wrong with it.
+// ReadSnapshot reads a file that was written because of [WithSnapshots]. It is for tools: it also reads files that are old or belong to
+// another user. The error has the file's name and what is wrong with it.
 func ReadSnapshot(path string) (Snapshot, error) {
 	l, err := snapshot.Read(path)
 	if err != nil {

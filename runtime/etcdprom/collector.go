@@ -1,5 +1,5 @@
-// Package etcdprom shows Prometheus what a Conn of kitex-etcd does: which of the process's own records stand in etcd, and
-// what its clients know of the services they call.
+// Package etcdprom is a Prometheus collector for a Conn of kitex-etcd: the state of the process's own records in etcd, and what its
+// clients know about the services that they call.
 //
 //	metrics := etcdprom.New()
 //	conn, err := etcd.Connect(endpoints, etcd.WithEventHandler(metrics.Handle))
@@ -7,35 +7,34 @@
 //	metrics.Attach(conn)
 //	prometheus.MustRegister(metrics)
 //
-// These are the metrics. A scrape reads memory; it asks etcd nothing and keeps no service awake.
+// These are the metrics. A scrape reads memory; it does not ask etcd, and does not count as a use of a service.
 //
-//	kitex_etcd_records{service,state}       gauge: records of the process's servers, from their registration to their
-//	                                        deregistration: "standing" in etcd, "lost" and to be restored, "unknown"
-//	                                        because etcd has not confirmed their lease for a TTL, "taken" over by
-//	                                        another process, or "drained" by an operator
+//	kitex_etcd_records{service,state}       gauge: records of the process's servers, from registering to deregistering.
+//	                                        "standing": in etcd; "lost": not in etcd, will be written again; "unknown":
+//	                                        etcd has not confirmed the lease for a TTL; "taken": another process has the
+//	                                        address; "drained": taken out by an operator
 //	kitex_etcd_lease_confirmed_timestamp_seconds
-//	                                        gauge: when etcd last confirmed the lease of these records, as Unix time;
-//	                                        not there while it never has
-//	kitex_etcd_lease_ttl_seconds            gauge: how long that lease lasts from then on
-//	kitex_etcd_instances{service}           gauge: instances that clients of the process see of a service
-//	kitex_etcd_instances_ejected{service}   gauge: how many of them are not called because they do not answer
-//	kitex_etcd_instances_protected{service} gauge: how many of them etcd no longer holds, and are served for a while
+//	                                        gauge: when etcd last confirmed the lease of these records, in Unix time;
+//	                                        missing until it has
+//	kitex_etcd_lease_ttl_seconds            gauge: how long the lease lasts from that time on
+//	kitex_etcd_instances{service}           gauge: instances of a service that the clients of the process know
+//	kitex_etcd_instances_ejected{service}   gauge: how many of them get no calls because they do not answer
+//	kitex_etcd_instances_protected{service} gauge: how many of them are no longer in etcd, but still used for a while
 //	kitex_etcd_instances_confirmed_timestamp_seconds{service}
-//	                                        gauge: when etcd last confirmed them, as Unix time; not there while it
-//	                                        never has
-//	kitex_etcd_invalid_records{service}     gauge: keys of a service that are not instances, and are ignored
+//	                                        gauge: when etcd last confirmed them, in Unix time; missing until it has
+//	kitex_etcd_invalid_records{service}     gauge: keys of a service that are ignored because they are not instances
 //	kitex_etcd_changes_total{service}       counter: changes of the list of instances
-//	kitex_etcd_change_to_picker_seconds     histogram: from the moment at which etcd tells of a change until all clients
-//	                                        of the process pick by it
+//	kitex_etcd_change_to_picker_seconds     histogram: time from etcd's message about a change until all clients of the
+//	                                        process use it
 //	kitex_etcd_events_total{type,service}   counter: events of the Conn; type is the name of an [etcd.EventType], such
-//	                                        as "lease lost"; service is empty where all are meant
-//	kitex_etcd_events_dropped_total         counter: events that were dropped because a handler did not keep up
+//	                                        as "lease lost"; service is empty if the event is about all services
+//	kitex_etcd_events_dropped_total         counter: events that were dropped because a handler was too slow
 //	kitex_etcd_build_info{version,goversion}
 //	                                        gauge: 1; the version of kitex-etcd in the program
 //
-// A service that no client used for minutes has no instances gauges until its next use: nobody asks etcd about it.
+// A service that no client used for 3 minutes has no gauges until its next use, because etcd is not asked about it.
 //
-// It is a package of its own so that programs without Prometheus need not build it.
+// It is a separate package so that programs without Prometheus need not build it.
 package etcdprom
 
 import (
@@ -51,26 +50,26 @@ import (
 
 var (
 	recordsDesc = prometheus.NewDesc("kitex_etcd_records",
-		"Records of this process's servers: standing in etcd, lost and to be restored, unknown because etcd has not confirmed their lease for a TTL, taken over by another process, or drained by an operator.",
+		"Records of this process's servers: standing (in etcd), lost (will be written again), unknown (etcd has not confirmed the lease for a TTL), taken (another process has the address), drained (by an operator).",
 		[]string{"service", "state"}, nil)
 	leaseDesc = prometheus.NewDesc("kitex_etcd_lease_confirmed_timestamp_seconds",
 		"Unix time at which etcd last confirmed the lease of this process's records.", nil, nil)
 	ttlDesc = prometheus.NewDesc("kitex_etcd_lease_ttl_seconds",
 		"How long the lease of this process's records lasts after etcd has confirmed it.", nil, nil)
 	instancesDesc = prometheus.NewDesc("kitex_etcd_instances",
-		"Instances that clients of this process see of a service that is in use.", []string{"service"}, nil)
+		"Instances of a service in use that the clients of this process know.", []string{"service"}, nil)
 	ejectedDesc = prometheus.NewDesc("kitex_etcd_instances_ejected",
-		"Instances of a service that is in use that clients of this process do not call because they do not answer.", []string{"service"}, nil)
+		"Instances of a service in use that get no calls from this process because they do not answer.", []string{"service"}, nil)
 	protectedDesc = prometheus.NewDesc("kitex_etcd_instances_protected",
-		"Instances of a service that is in use that etcd no longer holds, and that are served for a while.", []string{"service"}, nil)
+		"Instances of a service in use that are no longer in etcd, but still used for a while.", []string{"service"}, nil)
 	confirmedDesc = prometheus.NewDesc("kitex_etcd_instances_confirmed_timestamp_seconds",
-		"Unix time at which etcd last confirmed the instances of a service that is in use.", []string{"service"}, nil)
+		"Unix time at which etcd last confirmed the instances of a service in use.", []string{"service"}, nil)
 	invalidDesc = prometheus.NewDesc("kitex_etcd_invalid_records",
-		"Keys of a service that is in use that are not instances, and are ignored.", []string{"service"}, nil)
+		"Keys of a service in use that are ignored because they are not instances.", []string{"service"}, nil)
 	changesDesc = prometheus.NewDesc("kitex_etcd_changes_total",
 		"Changes of the list of instances of a service.", []string{"service"}, nil)
 	pickerDesc = prometheus.NewDesc("kitex_etcd_change_to_picker_seconds",
-		"Time from the moment at which etcd tells of a change until all clients of this process pick by it.", nil, nil)
+		"Time from etcd's message about a change until all clients of this process use it.", nil, nil)
 	buildDesc = prometheus.NewDesc("kitex_etcd_build_info",
 		"The version of kitex-etcd in this program; the value is always 1.", []string{"version", "goversion"}, nil)
 
@@ -79,8 +78,8 @@ var (
 	}
 )
 
-// Collector collects the metrics of one Conn. A program with several Conns makes one for each, and registers them with
-// labels of their own (prometheus.WrapRegistererWith). Make it with New. Its methods are safe for concurrent use.
+// Collector collects the metrics of one Conn. Make it with New. A program with several Conns makes one for each, and registers them with
+// different labels (prometheus.WrapRegistererWith). Its methods are safe for concurrent use.
 type Collector struct {
 	conn    atomic.Pointer[etcd.Conn]
 	version string
@@ -90,7 +89,7 @@ type Collector struct {
 
 var _ prometheus.Collector = (*Collector)(nil)
 
-// New returns a Collector without a Conn, which knows no services and no records yet.
+// New returns a Collector without a Conn. It has no services and no records until Attach.
 func New() *Collector {
 	c := &Collector{
 		version: version(),
@@ -100,11 +99,11 @@ func New() *Collector {
 		}, []string{"type", "service"}),
 		dropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "kitex_etcd_events_dropped_total",
-			Help: "Events that were dropped because their handler did not keep up.",
+			Help: "Events that were dropped because their handler was too slow.",
 		}),
 	}
-	// A counter that begins with its first event hides that one from increase(). Those of single services do begin so: what
-	// an alert is to see of them is a gauge.
+	// increase() does not count the first event of a counter that begins with it. The counters of single services do begin so:
+	// alerts use gauges for them.
 	for t := etcd.EventRegistered; t.Known(); t++ {
 		c.events.WithLabelValues(t.String(), "")
 	}
@@ -132,8 +131,7 @@ func (c *Collector) Handle(ev etcd.Event) {
 	c.dropped.Add(float64(ev.Dropped))
 }
 
-// Attach names the Conn whose records and services are shown from now on; nil means none. The Conn may be closed before or
-// after.
+// Attach sets the Conn whose records and services are shown from now on; nil means none. The Conn may be closed before or after.
 func (c *Collector) Attach(conn *etcd.Conn) { c.conn.Store(conn) }
 
 // Describe implements prometheus.Collector.

@@ -2,7 +2,7 @@
 //
 //	http.Handle("/ready", etcdready.Handler(conn))
 //
-// It is a package of its own so that package etcd needs no HTTP.
+// It is a separate package so that package etcd needs no HTTP.
 package etcdready
 
 import (
@@ -12,15 +12,14 @@ import (
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
 
-// Handler answers 200 when every record that the servers of conn registered is as it should be, and 503 when there is none, when
-// one is lost or not yet written, or when another process has taken its address. The body has a line for each record: its state
-// and its key.
+// Handler returns a handler that answers 503 if conn has no record, if a record is lost or not yet written, or if another process has
+// taken its address. Otherwise it answers 200. The body has a line for each record: its state and its key.
 //
-// A record that an operator drained is as it should be. So is one whose state is unknown, because etcd has not confirmed its
-// lease for a TTL: during an outage of etcd that is every server of the fleet, and all of them serve on; if all were unready at
-// once, an orchestrator would send no traffic to any. Those who want it otherwise read Conn.Registered.
+// It also answers 200 for records that an operator drained, and for records whose state is unknown because etcd has not confirmed their
+// lease for a TTL. When etcd is down, all servers of the fleet are unknown, and serve on; if all became unready at once, an
+// orchestrator would send no traffic to any of them. If you want something else, use Conn.Registered.
 //
-// It reads memory: it does not ask etcd, and never waits. Do not use it as a liveness probe: a restart does not bring etcd back.
+// It reads memory: it does not ask etcd, and does not wait. Do not use it for a liveness probe: a restart does not bring etcd back.
 func Handler(conn *etcd.Conn) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		records := conn.Registered()

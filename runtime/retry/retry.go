@@ -1,4 +1,4 @@
-// Package retry configures how a registration that was lost in etcd is repaired.
+// Package retry configures how a registration is repaired that was lost in etcd.
 package retry
 
 import (
@@ -13,16 +13,16 @@ const (
 	DefaultRetryDelay           = 10 * time.Second
 )
 
-// Config says how often a registration is checked and how a lost one is repaired. It is read when a Conn is made and
-// may be shared by any number of them; do not change it afterwards. Begin with NewRetryConfig: the zero value is refused.
+// Config says how often a registration is checked, and how a lost one is repaired. It is read when a Conn is made. Several Conns may share
+// it; do not change it afterwards. Begin with NewRetryConfig: the zero value is an error of etcd.Connect.
 type Config struct {
-	// MaxAttemptTimes bounds the attempts of one repair. A repair that used them up is reported, and the next one
-	// begins ObserveDelay later: a registration is never given up while it is wanted. 0 means no bound.
+	// MaxAttemptTimes limits the attempts of one repair. When a repair has used them all, this is reported, and the next repair
+	// begins after ObserveDelay: a registration is never given up while its server runs. 0 means no limit.
 	MaxAttemptTimes uint
-	// ObserveDelay is the time between two checks of a registration that is in order. It must be positive.
+	// ObserveDelay is the time between two checks of a registration that is not lost. It must be positive.
 	ObserveDelay time.Duration
-	// RetryDelay is the time between two attempts of a repair, spread at random by a quarter to either side. The first attempt is
-	// made at once. It must be positive.
+	// RetryDelay is the time between two attempts of a repair, changed at random by up to 25 %. The first attempt is made at once. It
+	// must be positive.
 	RetryDelay time.Duration
 }
 
