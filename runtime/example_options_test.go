@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/cloudwego/kitex/client"
@@ -47,8 +48,9 @@ func ExampleWithSnapshots() {
 
 	earlier := must(etcd.Connect(cluster.Endpoints(), etcd.WithSnapshots(dir)))
 	must(earlier.Instances(context.Background(), "Hello"))
-	earlier.Close() // the list is stored
-	cluster.Stop()  // etcd is away
+	awaitFile(dir) // a list is stored as soon as it is known
+	earlier.Close()
+	cluster.Stop() // etcd is away
 
 	conn := must(etcd.Connect(cluster.Endpoints(), etcd.WithSnapshots(dir)))
 	defer conn.Close()
@@ -165,6 +167,16 @@ func ExampleConn_Watch() {
 	// Output:
 	// 0 <nil>
 	// 1 <nil>
+}
+
+// awaitFile waits until there is a list in dir.
+func awaitFile(dir string) {
+	for {
+		if files := must(filepath.Glob(filepath.Join(dir, "*", "*.json"))); len(files) > 0 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 // register registers a server without running one.
