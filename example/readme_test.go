@@ -378,6 +378,29 @@ func TestFigures(t *testing.T) {
 	}
 }
 
+// The versions that the documents say are required are those of go.mod.
+func TestVersions(t *testing.T) {
+	t.Parallel()
+	mod := read(t, "../go.mod")
+	rows := regexp.MustCompile("(?m)^\\| (?:the `(go)` line|`([a-z.]+/[a-z0-9/.]+)`) \\| (v?[0-9.]+) \\|$").FindAllStringSubmatch(read(t, "../docs/stability.md"), -1)
+	for _, m := range rows {
+		if line := m[1] + m[2] + " " + m[3] + "\n"; !strings.Contains(mod, line) {
+			t.Errorf("stability.md: go.mod does not have %s", line)
+		}
+	}
+	if len(rows) < 6 {
+		t.Errorf("%d versions were found", len(rows))
+	}
+	kitex := regexp.MustCompile(`cloudwego/kitex (v[0-9.]+)`).FindStringSubmatch(mod)[1]
+	for _, file := range []string{readme, chinese} {
+		for _, m := range regexp.MustCompile(`tool/cmd/kitex@(v[0-9.]+)`).FindAllStringSubmatch(read(t, file), -1) {
+			if m[1] != kitex {
+				t.Errorf("%s: %s; go.mod has %s", file, m[0], kitex)
+			}
+		}
+	}
+}
+
 // The YAML and the JSON in the documents are such.
 func TestDataInDocuments(t *testing.T) {
 	t.Parallel()
