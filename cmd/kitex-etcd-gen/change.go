@@ -184,7 +184,7 @@ func dumpTemplates(dir string) error {
 	}
 	for _, e := range entries {
 		if ext := filepath.Ext(e.Name()); e.Name() != templates.KitexFileName && (ext == ".yaml" || ext == ".yml") {
-			return fmt.Errorf("%s: Kitex takes every yaml of a template directory for a template: choose a directory of its own",
+			return fmt.Errorf("%s: Kitex takes every yaml of a template directory for a template: choose a separate directory",
 				filepath.Join(dir, e.Name()))
 		}
 	}

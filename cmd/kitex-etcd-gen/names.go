@@ -57,7 +57,7 @@ func checkName(name string) error {
 	case len(name) > maxName:
 		return fmt.Errorf("this cannot be a name in the registry: it has %d bytes, and %d are allowed", len(name), maxName)
 	case name == "" || strings.Contains(name, "/") || strings.ContainsFunc(name, unseen) || !utf8.ValidString(name):
-		return errors.New("this cannot be a name in the registry: it wants at least one character, no slashes, no control characters or direction marks, and UTF-8")
+		return errors.New("this cannot be a name in the registry: it needs at least one character, and must be UTF-8 without slashes, control characters and direction marks")
 	}
 	return nil
 }
@@ -70,7 +70,7 @@ func setNames(packages []*kitexPackage, flags []nameFlag) error {
 	for _, f := range flags {
 		switch chosen := f.choose(packages); {
 		case len(chosen) == 0:
-			return fmt.Errorf("-name %s: there is no such service; the name left of = is the one in the IDL", f)
+			return fmt.Errorf("-name %s: there is no such service; the name before = has to be the one in the IDL", f)
 		case !copies(chosen):
 			f2 := nameFlag{distinctHolder(chosen[0], chosen[1]), f.service, f.name}
 			return fmt.Errorf("-name %s: several services are meant (%s, %s): say which, as in -name %s", f, chosen[0].path, chosen[1].path, f2)

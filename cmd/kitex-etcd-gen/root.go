@@ -34,12 +34,12 @@ func noDirectory(root string) error {
 	above, isPattern := strings.CutSuffix(filepath.ToSlash(root), "...")
 	switch {
 	case isPattern:
-		return fmt.Errorf("%s: no such directory: a directory stands for all that is below it, without \"...\": name %s", root, cmp.Or(strings.TrimSuffix(above, "/"), "."))
+		return fmt.Errorf("%s: no such directory: a directory includes everything below it, without \"...\": name %s", root, cmp.Or(strings.TrimSuffix(above, "/"), "."))
 	case root == "help" || root == "version" || root == "check":
 		flag := map[string]string{"help": "-h", "version": "-version", "check": "-check"}[root]
 		return fmt.Errorf("%s: no such directory: the flag is %s", root, flag)
 	case slices.Contains(operatorCommands, root):
-		return fmt.Errorf("%s: no such directory: what is registered in etcd is the matter of another command, kitex-etcd: "+
+		return fmt.Errorf("%s: no such directory: what is registered in etcd is shown by another command, kitex-etcd: "+
 			"go get -tool github.com/kitex-contrib/kitex-etcd/cmd/kitex-etcd", root)
 	}
 	return fmt.Errorf("%s: no such directory: run kitex first, or name the directory that holds its output", root)

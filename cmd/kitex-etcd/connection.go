@@ -30,12 +30,12 @@ func (c *connection) flags(flags *pflag.FlagSet) {
 		value                *string
 		name, usual, meaning string
 	}{
-		{&c.endpoints, "endpoints", "127.0.0.1:2379", "the etcd cluster, `host:port` or several with commas; https://host:port for TLS by the system's authorities"},
+		{&c.endpoints, "endpoints", "127.0.0.1:2379", "the etcd cluster: `host:port`, or several with commas; https://host:port for TLS with the system's certificate authorities"},
 		{&c.prefix, "prefix", etcd.DefaultPrefix, "what the keys begin with"},
-		{&c.cacert, "cacert", "", "the `file` of the authorities to verify etcd by"},
-		{&c.cert, "cert", "", "the `file` of a certificate for etcd"},
-		{&c.key, "key", "", "the `file` of its key"},
-		{&c.user, "user", "", "the etcd `user`; the password is that of " + envPassword},
+		{&c.cacert, "cacert", "", "a `file` with the certificate authorities that verify etcd"},
+		{&c.cert, "cert", "", "a `file` with a client certificate for etcd"},
+		{&c.key, "key", "", "a `file` with its key"},
+		{&c.user, "user", "", "the etcd `user`; the password comes from " + envPassword},
 		{&c.passwordFile, "password-file", "", "a `file` whose first line is the password"},
 	} {
 		env := "KITEX_ETCD_" + strings.ToUpper(strings.ReplaceAll(f.name, "-", "_"))
@@ -49,7 +49,7 @@ func (c *connection) connect() (*etcd.Conn, error) {
 	case strings.Contains(c.user, ":"):
 		return nil, fmt.Errorf("--user takes the name only: others can see the arguments of a program; put the password into %s or a file", envPassword)
 	case c.user == "" && c.passwordFile != "":
-		return nil, errors.New("--password-file is of no use without --user")
+		return nil, errors.New("--password-file needs --user")
 	}
 	opts := []etcd.Option{etcd.WithEtcdServicePrefix(c.prefix)}
 	if c.cacert != "" || c.cert != "" || c.key != "" {

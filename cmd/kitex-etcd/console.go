@@ -20,7 +20,7 @@ func (p *program) consoleCommand() *cobra.Command {
 	var hosts []string
 	cmd := &cobra.Command{
 		Use:   "console",
-		Short: "A page that shows all of it, and what changes",
+		Short: "A page in the browser: services, instances and changes",
 		Long: `Serves a page for a browser: services, their instances, what is left of their leases, and changes as they come. With --write, servers
 are drained and weighed from there.
 
@@ -44,9 +44,9 @@ What the page is made of, /api/…, is in docs/console.md.`,
 			return p.console(cmd.Context(), conn, ln, writable, hosts)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7379", "the `address` to listen on; another host than 127.0.0.1 lets others see the page")
-	cmd.Flags().BoolVar(&writable, "write", false, "let the page drain and weigh servers")
-	cmd.Flags().StringArrayVar(&hosts, "host", nil, "a `name` that browsers reach the page by; repeated, each of them")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:7379", "the `address` to listen on; with another host than 127.0.0.1, others can see the page")
+	cmd.Flags().BoolVar(&writable, "write", false, "let the page drain servers and change their weight")
+	cmd.Flags().StringArrayVar(&hosts, "host", nil, "a `name` under which browsers reach the page; may be repeated")
 	cmd.ValidArgsFunction = cobra.NoFileCompletions
 	return cmd
 }
@@ -76,7 +76,7 @@ func (p *program) console(ctx context.Context, conn *etcd.Conn, ln net.Listener,
 	if addr, ok := ln.Addr().(*net.TCPAddr); ok && !addr.IP.IsLoopback() {
 		may := "see it"
 		if writable {
-			may = "see it, and drain and weigh servers"
+			may = "see it, drain servers and change their weight"
 		}
 		p.say("everybody who reaches %s can %s", ln.Addr(), may)
 	}

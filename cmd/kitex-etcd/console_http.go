@@ -81,7 +81,7 @@ func newConsoleHandler(p *program, conn *etcd.Conn, hub *hub, writable bool, hos
 			case r.Weight == 0:
 				return o.unweigh(ctx)
 			case r.Weight < 0 || r.Weight > math.MaxInt32:
-				return fmt.Errorf("weight %d: it has to be from 1 to %d, or 0 for that which the server registered with", r.Weight, math.MaxInt32)
+				return fmt.Errorf("weight %d: it has to be from 1 to %d, or 0 for the server's own weight", r.Weight, math.MaxInt32)
 			}
 			return o.weigh(ctx, r.marking(), r.Weight)
 		},
@@ -157,7 +157,7 @@ func (h *consoleHandler) state(w http.ResponseWriter, _ *http.Request) {
 func (h *consoleHandler) events(w http.ResponseWriter, r *http.Request) {
 	p := h.hub.open()
 	if p == nil {
-		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open already, the most that there may be", maxPages))
+		refuse(w, http.StatusServiceUnavailable, fmt.Sprintf("%d pages are open, and more are not allowed", maxPages))
 		return
 	}
 	defer h.hub.close(p)
@@ -240,7 +240,7 @@ func (r changeRequest) marking() marking {
 func (h *consoleHandler) change(w http.ResponseWriter, r *http.Request, change func(context.Context, operation, changeRequest) error) {
 	switch {
 	case !h.write:
-		refuse(w, http.StatusForbidden, "the console shows only: start it with --write to change something")
+		refuse(w, http.StatusForbidden, "the console only shows: start it with --write to change something")
 		return
 	case subtle.ConstantTimeCompare([]byte(r.Header.Get(tokenHeader)), []byte(h.token)) != 1:
 		refuse(w, http.StatusForbidden, "the token is missing or that of an earlier console: load the page again")

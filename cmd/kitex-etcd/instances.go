@@ -35,7 +35,7 @@ of servers of other libraries.
 			return p.withConn(p.instances)(cmd, args)
 		},
 	})
-	cmd.Flags().StringVar(&snapshot, "snapshot", "", "print what a client stored in this `file`, and ask no etcd")
+	cmd.Flags().StringVar(&snapshot, "snapshot", "", "print what a client stored in this `file`, without etcd")
 	return cmd
 }
 

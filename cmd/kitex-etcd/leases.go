@@ -106,7 +106,7 @@ func (l *leases) of(id clientv3.LeaseID) *leaseAnswer {
 // explain says why some are unknown.
 func (l *leases) explain(p *program) {
 	if l.failed > 0 {
-		p.say("? in the place of a lease: etcd did not tell how long %d of %d have left: %v", l.failed, len(l.answers), l.err)
+		p.say("? instead of a lease: etcd did not say how long %d of %d leases have left: %v", l.failed, len(l.answers), l.err)
 	}
 }
 

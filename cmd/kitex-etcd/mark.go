@@ -43,7 +43,7 @@ func (p *program) drainCommand() *cobra.Command {
 	var m marking
 	cmd := p.markCommand(&cobra.Command{
 		Use:   "drain SERVICE ADDRESS…",
-		Short: "No client calls the servers any more; they run on",
+		Short: "Take servers out of service; they run on",
 		Long: `Takes servers out of service: each removes its record from etcd, so that all clients, those of other libraries included, stop to call
 it within milliseconds. It runs on, finishes the calls that it has, and stays drained when it is restarted, until undrain or the end of --for.`,
 		Example: "  kitex-etcd drain Hello 10.0.0.7:8888 --for 30m --reason 'heap dump'",
@@ -61,8 +61,8 @@ it within milliseconds. It runs on, finishes the calls that it has, and stays dr
 func (p *program) undrainCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "undrain SERVICE ADDRESS…",
-		Short:   "Clients call the servers again",
-		Long:    "Takes the drain of servers back, and waits until they are registered again. A weight that a mark gives stays.",
+		Short:   "Put drained servers back into service",
+		Long:    "Ends the drain of servers, and waits until they are registered again. A weight in the mark stays.",
 		Example: "  kitex-etcd undrain Hello 10.0.0.7:8888",
 		Args:    cobra.MinimumNArgs(2),
 		RunE: p.withConn(func(cmd *cobra.Command, conn *etcd.Conn, args []string) error {
@@ -80,7 +80,7 @@ func (p *program) weightCommand() *cobra.Command {
 	var m marking
 	return p.markCommand(&cobra.Command{
 		Use:   "weight SERVICE ADDRESS WEIGHT",
-		Short: "Another weight than the one that the server registered with",
+		Short: "Give servers another weight",
 		Long: `Gives a server another weight, from 1 on, or with "default" the one that it registered with. Its share of the calls is its weight
 among those of all instances. It is so for all clients, and after a restart, until it is undone or the end of --for.`,
 		Example: `  kitex-etcd weight Hello 10.0.0.7:8888 1

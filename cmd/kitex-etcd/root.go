@@ -32,7 +32,7 @@ func newRoot(stdout, stderr io.Writer) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true, // run prints them
 		RunE: func(*cobra.Command, []string) error {
-			return fmt.Errorf("which command? kitex-etcd --help lists them")
+			return fmt.Errorf("no command was given; kitex-etcd --help lists them")
 		},
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -77,7 +77,7 @@ func (p *program) withConn(f func(cmd *cobra.Command, conn *etcd.Conn, args []st
 // listing gives a command the flags of those that print many lines.
 func (p *program) listing(cmd *cobra.Command) *cobra.Command {
 	p.outputFlag(cmd)
-	cmd.Flags().StringArrayVarP(&p.selectors, "selector", "l", nil, "only instances with this `tag=value`; repeated, all of them have to agree")
+	cmd.Flags().StringArrayVarP(&p.selectors, "selector", "l", nil, "only instances with this `tag=value`; if repeated, with all of them")
 	cmd.ValidArgsFunction = p.completeServices
 	return cmd
 }
