@@ -191,6 +191,7 @@ import (
 	"github.com/cloudwego/kitex/pkg/registry"
 	"github.com/cloudwego/kitex/pkg/remote/trans/gonet"
 	"github.com/cloudwego/kitex/pkg/remote/trans/ttstream"
+	"github.com/cloudwego/kitex/pkg/retry"
 	"github.com/cloudwego/kitex/server"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -222,6 +223,7 @@ var (
 	_ = client.NewClient
 	_ = ttstream.NewCliTransHandlerFactory
 	_ = hello.NewClient
+	_ = retry.NewFailurePolicy
 
 	_         *pb.WatchRequest
 	_         []server.Option

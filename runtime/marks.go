@@ -90,6 +90,17 @@ func (c *Conn) Marks(ctx context.Context, service string) ([]PlacedMark, error) 
 // does not wait for the server, and does not know whether there is one. It is for tools; a program changes the weight of its own
 // servers with [Conn.Update].
 func (c *Conn) SetMark(ctx context.Context, service, addr string, mark Mark, while time.Duration) (placed, before PlacedMark, err error) {
+	return c.setMark(ctx, service, addr, mark, while, nil)
+}
+
+// SetMarkSince is SetMark if no mark of the service was written after a revision of etcd, such as Records returns, and else
+// [ErrMarksChanged]. So two operators who look at the same time do not drain the last two servers of a service, one each.
+func (c *Conn) SetMarkSince(ctx context.Context, service, addr string, mark Mark, while time.Duration, revision int64) (placed, before PlacedMark, err error) {
+	since := clientv3.Compare(clientv3.ModRevision(c.MarkPrefix(service)), "<", revision+1).WithPrefix()
+	return c.setMark(ctx, service, addr, mark, while, []clientv3.Cmp{since})
+}
+
+func (c *Conn) setMark(ctx context.Context, service, addr string, mark Mark, while time.Duration, cmps []clientv3.Cmp) (placed, before PlacedMark, err error) {
 	value, err := c.checkMark(service, addr, mark)
 	if err != nil {
 		return placed, before, err
@@ -104,7 +115,10 @@ func (c *Conn) SetMark(ctx context.Context, service, addr string, mark Mark, whi
 			}
 			lease = granted.ID
 		}
-		resp, err := cli.Put(ctx, key, value, clientv3.WithLease(lease), clientv3.WithPrevKV())
+		resp, err := cli.Txn(ctx).If(cmps...).Then(clientv3.OpPut(key, value, clientv3.WithLease(lease), clientv3.WithPrevKV())).Commit()
+		if err == nil && !resp.Succeeded {
+			err = ErrMarksChanged
+		}
 		if err != nil {
 			if lease != clientv3.NoLease {
 				_, _ = cli.Revoke(ctx, lease) // it ends by itself otherwise
@@ -112,8 +126,8 @@ func (c *Conn) SetMark(ctx context.Context, service, addr string, mark Mark, whi
 			return err
 		}
 		placed = c.ParseMark(&mvccpb.KeyValue{Key: []byte(key), Value: []byte(value), ModRevision: resp.Header.Revision, Lease: int64(lease)})
-		if resp.PrevKv != nil {
-			before = c.ParseMark(resp.PrevKv)
+		if kv := resp.Responses[0].GetResponsePut().PrevKv; kv != nil {
+			before = c.ParseMark(kv)
 		}
 		return nil
 	})

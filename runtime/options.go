@@ -127,9 +127,10 @@ func WithEventHandler(h func(Event)) Option { return func(c *Config) { c.EventHa
 
 // WithEjection sets Config.Ejection: whether instances that do not answer get no calls. The default is true.
 //
-// An instance is ejected after two attempts in a row that could not connect to it (three, if they timed out), or three calls in a row
-// without an answer, if another instance of the service has answered since. It gets calls again when a connection succeeds, or when one call, tried every
-// 2 s, gets an answer. At least half of the instances, rounded up, stay.
+// An instance is ejected after two attempts in a row that could not connect to it (three, if they timed out), after three calls in a
+// row without an answer, or when its connections end before the answer for half a second and nothing else comes. Another instance of
+// the service has to have answered meanwhile. It gets calls again when a connection succeeds, or when one call, tried every 2 s, gets
+// an answer. At least half of the instances, rounded up, stay.
 //
 // That a call gets no answer is noticed when its time is up. So without client.WithRPCTimeout nobody notices an instance that hangs.
 func WithEjection(on bool) Option { return func(c *Config) { c.Ejection = on } }

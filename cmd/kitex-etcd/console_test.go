@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,10 +11,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
@@ -58,7 +62,7 @@ func (c *testConsole) do(t *testing.T, method, path, body string, header ...stri
 			req.Host = header[i+1]
 		}
 	}
-	resp, err := c.Client().Do(req)
+	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,11 +171,47 @@ func TestConsoleHeaders(t *testing.T) {
 	}
 }
 
-// TestConsoleShowsNoSecret: neither state nor page has what is in the endpoints or the credentials.
+// TestConsoleShowsNoSecret: neither the page, nor the state, nor what the console says has what is in the endpoints or the credentials.
 func TestConsoleShowsNoSecret(t *testing.T) {
-	names := endpointNames("https://root:s3cret@etcd-1:2379,http://etcd-2:2379,etcd-3:2379")
-	if got := strings.Join(names, " "); got != "etcd-1:2379 etcd-2:2379 etcd-3:2379" {
+	if got := strings.Join(endpointNames("https://root:s3cret@etcd-1:2379,http://etcd-2:2379,etcd-3:2379"), " "); got != "etcd-1:2379 etcd-2:2379 etcd-3:2379" {
 		t.Errorf("the endpoints are shown as %s", got)
+	}
+	cluster := etcdtest.Start(t)
+	cli := etcdClient(t, cluster)
+	must(t)(cli.UserAdd(t.Context(), "root", "s3cret"))
+	must(t)(cli.UserGrantRole(t.Context(), "root", "root"))
+	must(t)(cli.AuthEnable(t.Context()))
+	t.Setenv(envPassword, "s3cret")
+	told := new(bytes.Buffer)
+	p := &program{stdout: told, stderr: told, connection: connection{endpoints: cluster.Endpoints()[0], prefix: etcd.DefaultPrefix, user: "root"}}
+	conn, err := p.connection.connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.console(ctx, conn, ln, true, nil) }()
+	c := &testConsole{Server: &httptest.Server{URL: "http://" + ln.Addr().String()}}
+	state := c.awaitState(t, func(s consoleState) bool { return !s.Loading || s.Error != "" })
+	if state.Error != "" {
+		t.Error(state.Error)
+	}
+	for _, path := range []string{"/", "/api/state"} {
+		if _, text := c.do(t, "GET", path, ""); strings.Contains(text, "s3cret") {
+			t.Errorf("%s shows the password", path)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if strings.Contains(told.String(), "s3cret") || !strings.Contains(told.String(), ln.Addr().String()) {
+		t.Errorf("the console says %q", told)
 	}
 }
 
@@ -189,17 +229,78 @@ func (c *testConsole) stream(t *testing.T) *bufio.Reader {
 	return bufio.NewReader(resp.Body)
 }
 
-// TestConsoleBrowsers: a browser that does not read holds up nobody, a hundred cost etcd no more than one, and each hears everything.
-func TestConsoleBrowsers(t *testing.T) {
-	cluster := etcdtest.Start(t)
-	c := startConsole(t, cluster, false)
-	c.awaitState(t, func(s consoleState) bool { return !s.Loading })
+// put registers n instances of a service under one lease.
+func (c *testConsole) put(t *testing.T, service string, n, bytes int) clientv3.LeaseID {
+	t.Helper()
 	cli := c.conn.Client()
 	lease, err := cli.Grant(t.Context(), 60)
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range n {
+		addr := fmt.Sprintf("10.0.0.1:%d", i+1)
+		value := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"padding":%q}}`, addr, strings.Repeat("x", bytes))
+		if _, err := cli.Put(t.Context(), etcd.DefaultPrefix+"/"+service+"/"+addr, value, clientv3.WithLease(lease.ID)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return lease.ID
+}
 
+// TestConsoleBrowsers: a hundred browsers cost etcd no more than one, and each hears everything.
+func TestConsoleBrowsers(t *testing.T) {
+	var watches atomic.Int64
+	cluster := etcdtest.Start(t, etcdtest.WithConfig(func(cfg *embed.Config) {
+		cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainStreamInterceptor(
+			func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+				if info.FullMethod == "/etcdserverpb.Watch/Watch" {
+					watches.Add(1)
+				}
+				return handler(srv, stream)
+			}))
+	}))
+	c := startConsole(t, cluster, false)
+	c.awaitState(t, func(s consoleState) bool { return !s.Loading })
+	const browsers, changes = 100, 50
+	heard := make(chan struct{}, browsers)
+	for range browsers {
+		stream := c.stream(t)
+		go func() { // until the console ends
+			for n := 0; ; {
+				line, err := stream.ReadString('\n')
+				if err != nil {
+					return
+				}
+				if line == "event: item\n" {
+					if n++; n == changes {
+						heard <- struct{}{}
+					}
+				}
+			}
+		}()
+	}
+	lease := c.put(t, "Hello", changes, 10)
+	for range browsers {
+		select {
+		case <-heard:
+		case <-time.After(20 * time.Second):
+			t.Fatal("not all browsers hear all changes")
+		}
+	}
+	if n := watches.Load(); n > 2 {
+		t.Errorf("%d streams of watches at etcd", n)
+	}
+	answers := make(map[string]struct{ TTL, Granted int64 })
+	_, text := c.do(t, "GET", "/api/leases?id="+leaseName(lease), "")
+	if err := json.Unmarshal([]byte(text), &answers); err != nil || answers[leaseName(lease)].Granted != 60 {
+		t.Errorf("the lease: %v %s", err, text)
+	}
+}
+
+// TestConsoleDeafBrowser: a browser that does not read holds up nobody, and is let go of. What is remembered of changes is bounded.
+func TestConsoleDeafBrowser(t *testing.T) {
+	c := startConsole(t, etcdtest.Start(t), false)
+	c.awaitState(t, func(s consoleState) bool { return !s.Loading })
 	deaf, err := net.Dial("tcp", strings.TrimPrefix(c.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -208,30 +309,21 @@ func TestConsoleBrowsers(t *testing.T) {
 	if _, err := fmt.Fprintf(deaf, "GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	for range 100 {
-		stream := c.stream(t)
-		go func() { _, _ = io.Copy(io.Discard, stream) }() // until the console ends
+	pages := func() (n int) {
+		c.handler.hub.do(func() { n = len(c.handler.hub.pages) })
+		return n
 	}
-	put := func(n int) {
-		t.Helper()
-		addr := fmt.Sprintf("10.0.0.1:%d", n)
-		value := fmt.Sprintf(`{"network":"tcp","address":%q,"weight":10,"tags":{"padding":%q}}`, addr, strings.Repeat("x", 10_000))
-		if _, err := cli.Put(t.Context(), etcd.DefaultPrefix+"/Hello/"+addr, value, clientv3.WithLease(lease.ID)); err != nil {
-			t.Fatal(err)
-		}
+	for pages() == 0 {
+		time.Sleep(time.Millisecond)
 	}
-	const changes = 2 * pageBuffer // more than the deaf one has room for
-	for n := range changes {
-		put(n + 1)
-	}
+	const changes = 4 * pageBuffer
+	c.put(t, "Hello", changes, 20_000) // more than its buffer and the sockets hold
 	s := c.awaitState(t, func(s consoleState) bool { return len(s.Items) == changes })
+	if n := pages(); n != 0 {
+		t.Errorf("%d pages are open", n)
+	}
 	if len(s.Changes) != changesKept {
 		t.Errorf("%d changes are kept, want %d", len(s.Changes), changesKept)
-	}
-	answers := make(map[string]struct{ TTL, Granted int64 })
-	_, text := c.do(t, "GET", "/api/leases?id="+leaseName(lease.ID), "")
-	if err := json.Unmarshal([]byte(text), &answers); err != nil || answers[leaseName(lease.ID)].Granted != 60 {
-		t.Errorf("the lease: %v %s", err, text)
 	}
 }
 

@@ -9,7 +9,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 )
@@ -134,39 +137,76 @@ func (o operation) unweigh(ctx context.Context) error {
 // errLast is why the last instance of a service is not drained without force.
 var errLast = errors.New("clients would have none to call")
 
-// look reads the server's record and mark, nil and the zero value where there is none.
-func (o operation) look(ctx context.Context) (record *etcd.Record, mark etcd.PlacedMark, others int, err error) {
-	records, _, err := o.conn.Records(ctx, o.service)
+// sight is what an operator sees of a server.
+type sight struct {
+	record   *etcd.Record    // nil: there is none
+	mark     etcd.PlacedMark // without a Key: there is none
+	others   int             // other instances that clients call
+	revision int64           // of etcd, before the marks were read
+}
+
+// look reads the server's record and mark.
+func (o operation) look(ctx context.Context) (seen sight, err error) {
+	records, revision, err := o.conn.Records(ctx, o.service)
 	if err != nil {
-		return nil, mark, 0, err
+		return seen, err
 	}
+	seen.revision = revision
 	marks, err := o.conn.Marks(ctx, o.service)
 	if err != nil {
-		return nil, mark, 0, err
+		return seen, err
 	}
 	drained := make(map[string]bool)
 	for _, m := range marks {
 		drained[m.Address] = m.Err == nil && m.Drain
 		if m.Address == o.addr {
-			mark = m
+			seen.mark = m
 		}
 	}
 	for i, r := range records {
 		switch addr := addressOf(r); {
 		case addr == o.addr:
-			record = &records[i]
+			seen.record = &records[i]
 		case r.Err == nil && !drained[addr]:
-			others++
+			seen.others++
 		}
 	}
-	if record != nil || mark.Key != "" {
-		return record, mark, others, nil
+	if seen.record != nil || seen.mark.Key != "" {
+		return seen, nil
 	}
 	c := &catalog{records: records}
 	if len(records)+len(marks) == 0 {
-		return nil, mark, 0, fmt.Errorf("no server of %s is registered%s", printable(o.service), suggest(o.service, serviceNames(ctx, o.conn)))
+		return seen, fmt.Errorf("no server of %s is registered%s", printable(o.service), suggest(o.service, serviceNames(ctx, o.conn)))
 	}
-	return nil, mark, 0, fmt.Errorf("no server of %s is registered at %s%s", printable(o.service), printable(o.addr), suggest(o.addr, c.addresses()))
+	return seen, fmt.Errorf("no server of %s is registered at %s%s", printable(o.service), printable(o.addr), suggest(o.addr, c.addresses()))
+}
+
+// place writes the mark that change makes of the present one. Where it would be the last instance that is drained, and others write
+// marks at the same time, it looks again.
+func (o operation) place(ctx context.Context, m marking, change func(*etcd.Mark)) (wanted etcd.Mark, placed, before etcd.PlacedMark, err error) {
+	for {
+		seen, err := o.look(ctx)
+		if err != nil {
+			return wanted, placed, before, err
+		}
+		wanted = seen.mark.Mark
+		change(&wanted)
+		wanted.Reason = m.reason
+		careful := wanted.Drain && !seen.mark.Drain && !m.force
+		switch r := seen.record; {
+		case careful && seen.others == 0:
+			return wanted, placed, before, fmt.Errorf("%s is the last instance of the service: %w; --force drains it nevertheless", o.name(), errLast)
+		case r != nil && r.Lease == clientv3.NoLease:
+			return wanted, placed, before, fmt.Errorf("%s has no lease, so no server keeps it: it was written by hand, or by another program; etcdctl del %s removes it", o.name(), r.Key)
+		case !careful:
+			placed, before, err = o.conn.SetMark(ctx, o.service, o.addr, wanted, m.while)
+			return wanted, placed, before, err
+		}
+		placed, before, err = o.conn.SetMarkSince(ctx, o.service, o.addr, wanted, m.while, seen.revision)
+		if !errors.Is(err, etcd.ErrMarksChanged) {
+			return wanted, placed, before, err
+		}
+	}
 }
 
 // write changes the mark and waits until the server has followed it.
@@ -174,20 +214,7 @@ func (o operation) write(ctx context.Context, m marking, done string, change fun
 	if m.while < 0 || m.while > 0 && m.while < time.Second {
 		return fmt.Errorf("--for %v: it has to be a second or more", m.while)
 	}
-	record, was, others, err := o.look(ctx)
-	if err != nil {
-		return err
-	}
-	wanted := was.Mark
-	change(&wanted)
-	wanted.Reason = m.reason
-	if wanted.Drain && !was.Drain && others == 0 && !m.force {
-		return fmt.Errorf("%s is the last instance of the service: %w; --force drains it nevertheless", o.name(), errLast)
-	}
-	if record != nil && record.Lease == clientv3.NoLease {
-		return fmt.Errorf("%s has no lease, so no server keeps it: it was written by hand, or by another program; etcdctl del %s removes it", o.name(), record.Key)
-	}
-	placed, before, err := o.conn.SetMark(ctx, o.service, o.addr, wanted, m.while)
+	wanted, placed, before, err := o.place(ctx, m, change)
 	if err != nil {
 		return err
 	}
@@ -222,6 +249,10 @@ func (o operation) await(ctx context.Context, rev int64, ok func(*mvccpb.KeyValu
 		if ctx.Err() != nil {
 			return errNotFollowed
 		}
+		if away(err) {
+			pause(ctx, followPause)
+			continue // whether it is away for long, what comes after says
+		}
 		if err != nil {
 			return fmt.Errorf("etcd: look at %s: %w", o.name(), err)
 		}
@@ -237,12 +268,17 @@ func (o operation) await(ctx context.Context, rev int64, ok func(*mvccpb.KeyValu
 		if ok(kv) {
 			return nil
 		}
-		select {
-		case <-time.After(followPause):
-		case <-ctx.Done():
-			return errNotFollowed
-		}
+		pause(ctx, followPause)
 	}
+}
+
+// away says whether err is that of an etcd that cannot be reached.
+func away(err error) bool {
+	var e rpctypes.EtcdError
+	if errors.As(err, &e) {
+		return e.Code() == codes.Unavailable
+	}
+	return status.Code(err) == codes.Unavailable
 }
 
 // takeBack undoes a mark that was not followed, unless somebody else has changed it.
@@ -263,10 +299,11 @@ func (o operation) takeBack(ctx context.Context, placed, before etcd.PlacedMark)
 
 // undo takes a part of the mark away, or all of it when nothing else is wanted, and waits until the server is registered so.
 func (o operation) undo(ctx context.Context, done string, change func(*etcd.Mark)) error {
-	_, was, _, err := o.look(ctx)
+	seen, err := o.look(ctx)
 	if err != nil {
 		return err
 	}
+	was := seen.mark
 	wanted := was.Mark
 	change(&wanted)
 	if was.Key == "" || was.Err == nil && wanted == was.Mark {

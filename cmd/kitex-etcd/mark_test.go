@@ -2,9 +2,12 @@ package main
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/cloudwego/kitex/pkg/registry"
+	"github.com/cloudwego/kitex/pkg/utils"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
@@ -98,6 +101,39 @@ func TestMarkWhenEtcdGoesAway(t *testing.T) {
 	for _, want := range []string{"connection refused: ", "the mark of Hello 10.0.0.1:80 stands", "it is not known whether the server follows it"} {
 		if !strings.Contains(stderr, want) {
 			t.Errorf("stderr %q, want %q in it", stderr, want)
+		}
+	}
+}
+
+// TestTwoOperatorsDrainTheLastTwo: each of two drains one of a service's two servers at the same time. One of them is refused.
+func TestTwoOperatorsDrainTheLastTwo(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	t.Setenv("KITEX_ETCD_ENDPOINTS", cluster.Endpoints()[0])
+	conn, err := etcd.Connect(cluster.Endpoints(), etcd.WithDrainDelay(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	addrs := []string{"10.0.0.1:80", "10.0.0.2:80"}
+	for _, addr := range addrs {
+		if err := conn.Registry().Register(&registry.Info{ServiceName: "Hello", Addr: utils.NewNetAddr("tcp", addr), Weight: 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		var operators sync.WaitGroup
+		var codes [2]int
+		for i, addr := range addrs {
+			operators.Go(func() { _, _, codes[i] = call("drain", "Hello", addr) })
+		}
+		operators.Wait()
+		if codes[0]+codes[1] != exitFail {
+			t.Fatalf("the exit codes are %v, want one %d", codes, exitFail)
+		}
+		for _, addr := range addrs {
+			if _, stderr, code := call("undrain", "Hello", addr); code != exitDone {
+				t.Fatal(stderr)
+			}
 		}
 	}
 }

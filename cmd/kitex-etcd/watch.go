@@ -125,7 +125,7 @@ func (w *watcher) run(ctx context.Context, c *catalog) error {
 			return err
 		}
 		if ended {
-			pause(ctx)
+			pause(ctx, retryPause)
 		}
 		if c = w.reread(ctx); ctx.Err() != nil {
 			return nil
@@ -138,7 +138,7 @@ func (w *watcher) run(ctx context.Context, c *catalog) error {
 
 // reread reads everything again, as often as necessary, until ctx ends. It says when that fails, and when no longer.
 func (w *watcher) reread(ctx context.Context) *catalog {
-	for failed := false; ; pause(ctx) {
+	for failed := false; ; pause(ctx, retryPause) {
 		c, err := read(ctx, w.conn, w.s)
 		switch {
 		case ctx.Err() != nil:
@@ -370,9 +370,9 @@ func difference(old, r etcd.Record) string {
 	return strings.Join(all, ", ")
 }
 
-func pause(ctx context.Context) {
+func pause(ctx context.Context, d time.Duration) {
 	select {
-	case <-time.After(retryPause):
+	case <-time.After(d):
 	case <-ctx.Done():
 	}
 }

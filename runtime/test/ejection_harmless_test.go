@@ -82,6 +82,18 @@ func addrsOfMoody(servers []*moodyServer) (addrs []string) {
 	return addrs
 }
 
+// about returns how many events of type typ there were about an address.
+func (j *journal) about(typ etcd.EventType, addr string) (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, ev := range j.events {
+		if ev.Type == typ && ev.Address == addr {
+			n++
+		}
+	}
+	return n
+}
+
 func wantNoEjection(t *testing.T, events *journal) {
 	t.Helper()
 	if n := events.count(etcd.EventEjected); n != 0 {
@@ -91,6 +103,12 @@ func wantNoEjection(t *testing.T, events *journal) {
 	}
 }
 
+// quickly is an RPC timeout that a busy machine meets; tooSlow is how long a server takes that does not.
+const (
+	quickly = 500 * time.Millisecond
+	tooSlow = 4 * quickly
+)
+
 func sleepy(d time.Duration) func(string) error {
 	return func(string) error { time.Sleep(d); return nil }
 }
@@ -99,10 +117,10 @@ func sleepy(d time.Duration) func(string) error {
 func TestEjectionAllSlow(t *testing.T) {
 	t.Parallel()
 	servers, conn, _ := moodyServers(t, 4)
-	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(50*time.Millisecond))
+	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(quickly))
 	l.called(t, addrsOfMoody(servers)...)
 	for _, s := range servers {
-		s.set(sleepy(200 * time.Millisecond))
+		s.set(sleepy(tooSlow))
 	}
 	began := time.Now()
 	time.Sleep(3 * time.Second) // calls come and fail
@@ -141,13 +159,15 @@ func (l *load) wasCalled(t *testing.T, since time.Time, servers []*moodyServer) 
 func TestEjectionHalfSlow(t *testing.T) {
 	t.Parallel()
 	servers, conn, events := moodyServers(t, 4)
-	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(50*time.Millisecond))
+	l := startLoad(t, conn, longPool(), client.WithRPCTimeout(quickly))
 	l.called(t, addrsOfMoody(servers)...)
 	slow := servers[:2]
 	for _, s := range slow {
-		s.set(sleepy(200 * time.Millisecond))
+		s.set(sleepy(tooSlow))
 	}
-	events.wait(t, etcd.EventEjected, 2)
+	for _, s := range slow {
+		eventually(t, s.addr+" is ejected", func() bool { return events.about(etcd.EventEjected, s.addr) > 0 })
+	}
 	ejected := time.Now()
 	time.Sleep(3 * time.Second) // trials come and go
 	since, failed := ejected.Add(100*time.Millisecond), 0
@@ -160,7 +180,11 @@ func TestEjectionHalfSlow(t *testing.T) {
 	for _, s := range slow {
 		s.set(nil)
 	}
-	events.wait(t, etcd.EventReadmitted, 2)
+	for _, s := range slow {
+		eventually(t, s.addr+" is readmitted", func() bool {
+			return events.about(etcd.EventReadmitted, s.addr) == events.about(etcd.EventEjected, s.addr)
+		})
+	}
 	l.called(t, addrsOfMoody(servers)...)
 }
 

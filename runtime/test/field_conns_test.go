@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"fmt"
 	"runtime"
 	"testing"
@@ -12,10 +13,14 @@ import (
 	"github.com/cloudwego/kitex/pkg/rpcinfo"
 	"github.com/cloudwego/kitex/pkg/utils"
 	"github.com/cloudwego/kitex/pkg/warmup"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/embed"
+	"google.golang.org/grpc"
 
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api/hello"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
+	"github.com/kitex-contrib/kitex-etcd/runtime/internal/discovery"
 )
 
 // TestFieldConnsOpenedAndClosed opens and closes two hundred Conns, each with a client that calls. Half of the clients have a balancer of
@@ -37,7 +42,7 @@ func TestFieldConnsOpenedAndClosed(t *testing.T) {
 			t.Fatal(err)
 		}
 		var options *client.Options
-		opts := []client.Option{client.WithShortConnection(), {F: func(o *client.Options, _ *utils.Slice) {
+		opts := []client.Option{client.WithShortConnection(), client.WithConnectTimeout(patience), {F: func(o *client.Options, _ *utils.Slice) {
 			// What Kitex keeps of a client it lets go of soon.
 			o.BalancerCacheOpt = &lbcache.Options{Cacheable: true, ExpireInterval: 20 * time.Millisecond}
 			if options = o; i%2 == 0 {
@@ -89,7 +94,7 @@ func TestWarmUp(t *testing.T) {
 			ResolverOption: &warmup.ResolverOption{Dests: []*rpcinfo.EndpointBasicInfo{{ServiceName: testService}, {ServiceName: "Other"}}},
 			PoolOption:     &warmup.PoolOption{ConnNum: 1},
 		}
-		h := newHello(t, conn, append(opts, client.WithWarmingUp(warm), longPool())...)
+		h := newHello(t, conn, append(opts, client.WithWarmingUp(warm), longPool(), client.WithConnectTimeout(patience))...)
 		if got := warm.PoolOption.Targets["tcp"]; len(got) != 2 || got[0] != srv.addr {
 			t.Errorf("%s: warmed up for %q, want %s twice", name, got, srv.addr)
 		}
@@ -97,5 +102,45 @@ func TestWarmUp(t *testing.T) {
 		if tags := warm.ResolverOption.Dests[0].Tags; tags != nil {
 			t.Errorf("%s: the caller's options have tags now: %v", name, tags)
 		}
+	}
+}
+
+// TestAtRest: a Conn whose services do not change asks etcd one question now and then, however many they are: for its revision, which costs
+// etcd neither a search nor a sort.
+func TestAtRest(t *testing.T) {
+	const services, pause = 20, 450 * time.Millisecond // between two questions, at least
+	type question struct {
+		*etcdserverpb.RangeRequest
+		at time.Time
+	}
+	asked := make(chan question, 1000)
+	cluster := etcdtest.Start(t, etcdtest.WithConfig(func(cfg *embed.Config) {
+		cfg.GRPCAdditionalServerOptions = append(cfg.GRPCAdditionalServerOptions, grpc.ChainUnaryInterceptor(
+			func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+				if req, ok := req.(*etcdserverpb.RangeRequest); ok {
+					asked <- question{req, time.Now()}
+				}
+				return handler(ctx, req)
+			}))
+	}))
+	cli := etcdClient(t, cluster.Endpoints())
+	c := connect(t, cluster, withTiming(func(t *discovery.Timing) { t.Check, t.Idle = pause*4/9, time.Hour }))
+	for i := range services {
+		put(t, cli, fieldService(i), "a:1")
+		await(t, c, fieldService(i), "a:1")
+	}
+	for len(asked) > 0 { // for the lists
+		<-asked
+	}
+	first := <-asked
+	last := first
+	for range 3 {
+		last = <-asked
+		if !last.CountOnly || last.SortOrder != etcdserverpb.RangeRequest_NONE || len(last.RangeEnd) > 0 {
+			t.Errorf("etcd was asked %v", last.RangeRequest)
+		}
+	}
+	if took := last.at.Sub(first.at); took < 2*pause {
+		t.Errorf("four questions in %v", took)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/cloudwego/kitex/client"
 	"github.com/cloudwego/kitex/client/streamclient"
 	"github.com/cloudwego/kitex/pkg/kerrors"
-	"github.com/cloudwego/kitex/pkg/retry"
 
 	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
 	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
@@ -58,7 +57,7 @@ func TestLaneUnderTraffic(t *testing.T) {
 			}
 			lane := startLane(t, cluster)
 			c := newHello(t, connect(t, cluster), append(slices.Clone(opts), longPool(), client.WithConnectTimeout(2*time.Second),
-				client.WithRPCTimeout(5*time.Second), client.WithFailureRetry(retry.NewFailurePolicyWithResultRetry(retry.AllErrorRetry())), etcd.Lane("lane", laneOf))...)
+				client.WithRPCTimeout(5*time.Second), anyErrorAgain(), etcd.Lane("lane", laneOf))...)
 
 			var toLane, toBase atomic.Int64 // calls of lane x
 			ctx, cancel := context.WithCancel(t.Context())
@@ -84,31 +83,20 @@ func TestLaneUnderTraffic(t *testing.T) {
 					}
 				})
 			}
-			// goes waits until calls go on to one side while those to the other have ended.
-			goes := func(what string, to, not *atomic.Int64) {
-				t.Helper()
-				eventually(t, what, func() bool {
-					ended, began := not.Load(), to.Load()
-					for to.Load() < began+50 && !t.Failed() {
-						runtime.Gosched()
-					}
-					return t.Failed() || not.Load() == ended
-				})
-			}
-			goes("calls of the lane go to it", &toLane, &toBase)
+			goes(t, "calls of the lane go to it", &toLane, &toBase)
 			lane.kill(t)
-			goes("the lane's server was killed: its calls go to the base", &toBase, &toLane)
+			goes(t, "the lane's server was killed: its calls go to the base", &toBase, &toLane)
 			lane = startLane(t, cluster, childAddr+"="+lane.addr)
-			goes("it is back", &toLane, &toBase)
+			goes(t, "it is back", &toLane, &toBase)
 			lane.stop(t)
-			goes("it left: its calls go to the base", &toBase, &toLane)
+			goes(t, "it left: its calls go to the base", &toBase, &toLane)
 		})
 	}
 }
 
-// TestLanesOfStreams opens streams in a lane of one server, which is killed: they go to the base. None fails but on a connection that
-// the client does not yet know to be cut: it has one for calls one by one, or two, with gRPC.
-func TestLanesOfStreams(t *testing.T) {
+// TestRoutesOfStreams opens streams in a lane, or a preferred zone, of one server, which is killed: they go to the others. None fails but
+// on a connection that the client does not yet know to be cut: it has one for calls one by one, or two, with gRPC.
+func TestRoutesOfStreams(t *testing.T) {
 	for service, newDownload := range map[string]func(*testing.T, *etcd.Conn, []client.Option) func(context.Context) (string, error){
 		"StreamX": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
 			c, err := streamx.NewChatClientWithEtcd(conn, opts...)
@@ -161,42 +149,44 @@ func TestLanesOfStreams(t *testing.T) {
 			base := startChildren(t, cluster, 10*time.Second, 2)
 			inBase := func(addr string) bool { return addr == base[0].addr || addr == base[1].addr }
 			for name, opts := range routingBalancers {
-				t.Run(name, func(t *testing.T) {
-					lane := startLane(t, cluster)
-					conn := connect(t, cluster)
-					download := newDownload(t, conn, append(slices.Clone(opts), etcd.Lane("lane", laneOf), client.WithConnectTimeout(2*time.Second)))
-					cut := 0
-					open := func(in string) string {
-						t.Helper()
-						ctx, cancel := context.WithTimeout(inLane(in), patience)
-						defer cancel()
-						addr, err := download(ctx)
-						for cut > 0 && err != nil && !errors.Is(err, kerrors.ErrGetConnection) {
-							cut--
-							addr, err = download(ctx)
+				for route, opt := range map[string]client.Option{"lane": etcd.Lane("lane", laneOf), "zone": etcd.Prefer("lane", "x", 1)} {
+					t.Run(route+" "+name, func(t *testing.T) {
+						one := startLane(t, cluster)
+						conn := connect(t, cluster)
+						download := newDownload(t, conn, append(slices.Clone(opts), opt, client.WithConnectTimeout(2*time.Second)))
+						cut := 0
+						open := func(in string) string {
+							t.Helper()
+							ctx, cancel := context.WithTimeout(inLane(in), patience)
+							defer cancel()
+							addr, err := download(ctx)
+							for cut > 0 && err != nil && !errors.Is(err, kerrors.ErrGetConnection) {
+								cut--
+								addr, err = download(ctx)
+							}
+							if err != nil {
+								t.Fatalf("a stream of lane %q: %v", in, err)
+							}
+							return addr
 						}
-						if err != nil {
-							t.Fatalf("a stream of lane %q: %v", in, err)
+						for range 10 {
+							if got := open("x"); got != one.addr {
+								t.Fatalf("a stream went to %s, want %s", got, one.addr)
+							}
+							if got := open(""); route == "lane" && !inBase(got) {
+								t.Fatalf("a stream without a lane went to %s", got)
+							}
 						}
-						return addr
-					}
-					for range 10 {
-						if got := open("x"); got != lane.addr {
-							t.Fatalf("a stream of the lane went to %s, want %s", got, lane.addr)
+						one.kill(t)
+						defer remove(t, cli, "Chat", one.addr) // the next one's lane is of one again
+						cut = 2
+						for range 30 {
+							if got := open("x"); !inBase(got) {
+								t.Fatalf("a stream went to %s, which was killed", got)
+							}
 						}
-						if got := open(""); !inBase(got) {
-							t.Fatalf("a stream without a lane went to %s", got)
-						}
-					}
-					lane.kill(t)
-					defer remove(t, cli, "Chat", lane.addr) // the next one's lane is of one again
-					cut = 2
-					for range 30 {
-						if got := open("x"); !inBase(got) {
-							t.Fatalf("a stream of the lane went to %s, which was killed", got)
-						}
-					}
-				})
+					})
+				}
 			}
 		})
 	}

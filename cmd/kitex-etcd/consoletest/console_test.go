@@ -178,6 +178,34 @@ func TestEtcdAway(t *testing.T) {
 	late.reads(".service .name", "Later")
 }
 
+// TestHiddenPageLetsGo: a page that nobody looks at holds no connection, and has everything when somebody does.
+func TestHiddenPageLetsGo(t *testing.T) {
+	cluster := etcdtest.Start(t)
+	url := startConsole(t, cluster)
+	b := browse(t, "about:blank", 1440, 900, "light")
+	b.do(chromedp.ActionFunc(func(ctx context.Context) error {
+		// The streams can be looked at, and ten seconds are short.
+		_, err := page.AddScriptToEvaluateOnNewDocument(`
+			const Stream = EventSource
+			window.streams = []
+			window.EventSource = class extends Stream { constructor(url) { super(url); window.streams.push(this) } }
+			const later = window.setTimeout
+			window.setTimeout = (f, ms) => later(f, ms === 10000 ? 20 : ms)
+			window.hide = (hidden) => {
+				Object.defineProperty(document, 'hidden', { value: hidden, configurable: true })
+				document.dispatchEvent(new Event('visibilitychange'))
+			}`).Do(ctx)
+		return err
+	}), chromedp.Navigate(url))
+	b.reads("#link", "live")
+	b.do(chromedp.Evaluate(`hide(true)`, nil))
+	b.sees(`streams.length === 1 && streams[0].readyState === EventSource.CLOSED`)
+	put(t, cluster, "kitex/registry-etcd/Hello/10.0.0.1:8888", `{"network":"tcp","address":"10.0.0.1:8888","weight":10}`)
+	b.do(chromedp.Evaluate(`hide(false)`, nil))
+	b.reads(".service .name", "Hello")
+	b.reads("#link", "live")
+}
+
 // TestThousandServices: 10,000 instances are there at once, can be filtered, and a change is seen in the moment that it is made.
 func TestThousandServices(t *testing.T) {
 	cluster := etcdtest.Start(t)

@@ -327,13 +327,18 @@ function addChange(c) {
 
 // --- What is heard ---
 
+let source = null // the stream of events
+let again         // the timer that opens it anew
+
 // The stream of events is opened first, then the state is fetched: of the events that come meanwhile those that are newer are applied.
 function listen() {
-  const source = new EventSource('api/events')
+  clearTimeout(again)
+  source?.close()
+  const stream = source = new EventSource('api/events')
   let waiting = []     // events before the state; null once it is there
   const apply = { about: (a) => { if (hearAbout(a)) load() }, item: hearItem }
   for (const name of Object.keys(apply)) {
-    source.addEventListener(name, (e) => {
+    stream.addEventListener(name, (e) => {
       lastHeard = Date.now()
       const m = JSON.parse(e.data)
       if (waiting) waiting.push([name, m])
@@ -354,19 +359,33 @@ function listen() {
       waiting = null
     } catch (e) {
       console.error(e)
-      source.close()
+      stream.close()
       away()
     }
   }
   const away = () => {
+    if (stream !== source) return
     connected = false
     drawLink()
     // A browser opens a stream again by itself, but not after an answer that is an error.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, 2000)
+    if (stream.readyState === EventSource.CLOSED) again = setTimeout(listen, 2000)
   }
-  source.onopen = load
-  source.onerror = away
+  stream.onopen = load
+  stream.onerror = away
 }
+
+// A browser has six connections to a host, and each page holds one: a page that nobody looks at lets go of it.
+let unseen
+
+document.addEventListener('visibilitychange', () => {
+  clearTimeout(unseen)
+  if (document.hidden) {
+    unseen = setTimeout(() => {
+      clearTimeout(again)
+      source.close()
+    }, 10000)
+  } else if (source.readyState === EventSource.CLOSED) listen()
+})
 
 function hearState(s) {
   about = s

@@ -91,11 +91,11 @@ type watch struct {
 	*ejector
 	push    *pushBalancer
 	probe   *prober
-	remote  *remote.ClientOption // of the client; complete when it is made, as is
-	svr     *rpcinfo.EndpointBasicInfo
-	grpc    bool // its ConnPool is one of gRPC
-	shared  bool // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
-	retries bool // the client has a policy for retries, which should go elsewhere
+	remote  *remote.ClientOption       // of the client; complete when it is made
+	svr     *rpcinfo.EndpointBasicInfo // of the client; has its target's description when it is made
+	grpc    bool                       // its ConnPool is one of gRPC
+	shared  bool                       // many calls share a connection: the transport does not keep a call's timeout when its caller leaves
+	retries bool                       // the client has a policy for retries, which should go elsewhere
 }
 
 // prober makes connections as the client does.

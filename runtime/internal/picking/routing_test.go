@@ -1,13 +1,17 @@
 package picking
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"strings"
 	"sync"
 	"testing"
 
 	kitex "github.com/cloudwego/kitex/pkg/discovery"
+	"github.com/cloudwego/kitex/pkg/klog"
 	"github.com/cloudwego/kitex/pkg/loadbalance"
 
 	"github.com/kitex-contrib/kitex-etcd/runtime/internal/record"
@@ -143,8 +147,11 @@ func TestRouterKeepsNothingOld(t *testing.T) {
 	}
 }
 
-// TestLaneFunctionPanics: the call goes to the base.
+// TestLaneFunctionPanics: the call goes to the base, and one line says so.
 func TestLaneFunctionPanics(t *testing.T) {
+	var log bytes.Buffer
+	klog.SetOutput(&log)
+	defer klog.SetOutput(os.Stderr)
 	r := routed(nil, Route{Lane: &Lane{"lane", func(context.Context) string { panic("a bug") }}})
 	list := []kitex.Instance{tagged("a:1", nil), tagged("b:1", map[string]string{"lane": "x"})}
 	picker := r.GetPicker(kitex.Result{Cacheable: true, CacheKey: "k", Instances: list})
@@ -152,6 +159,9 @@ func TestLaneFunctionPanics(t *testing.T) {
 		if got := picker.Next(context.Background(), nil); got != list[0] {
 			t.Fatalf("got %v", got)
 		}
+	}
+	if n := strings.Count(log.String(), `the function given to Lane("lane", …) panicked`); n != 1 || !strings.Contains(log.String(), "a bug") {
+		t.Errorf("%d lines say so: %s", n, log.String())
 	}
 }
 

@@ -58,8 +58,8 @@ const (
 	// its lease lives: then the record was deleted, by it or by somebody else.
 	reclaimDelay = 5 * time.Second
 	repairDelay  = 300 * time.Millisecond
-	// shutdownTimeout bounds the removal of the records by Close.
-	shutdownTimeout = 2 * time.Second
+	// shutdownTimeout bounds the removal of the records by Close: long enough for a second request, when the connection of the first is dead.
+	shutdownTimeout = 3 * time.Second
 )
 
 // Config is what a Registrar is made of.
