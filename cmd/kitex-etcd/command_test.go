@@ -221,7 +221,7 @@ func TestUnknownLeases(t *testing.T) {
 	if got := l.of(1).text(); got != "?" {
 		t.Errorf("the lease is %q", got)
 	}
-	if want := "etcd did not tell how long 10000 of 10000 have left: "; !strings.Contains(stderr.String(), want) {
+	if want := "etcd did not say how long 10000 of 10000 leases have left: "; !strings.Contains(stderr.String(), want) {
 		t.Errorf("stderr is %q", stderr.String())
 	}
 }
