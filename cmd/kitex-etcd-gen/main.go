@@ -2,11 +2,11 @@
 //
 //	kitex-etcd-gen [flags] [dir ...]
 //
-// It reads the Go that Kitex wrote below each dir (kitex_gen by default) and adds one file, with_etcd.go, to the package
-// of every service. For a service Hello that file declares HelloServiceName, NewHelloServerWithEtcd,
-// NewHelloClientWithEtcd and, where Kitex made NewStreamClient, NewHelloStreamClientWithEtcd.
+// It reads the Go code that Kitex wrote below each dir (kitex_gen by default), and adds one file, with_etcd.go, to the package of each
+// service. For a service Hello this file declares HelloServiceName, NewHelloServerWithEtcd, NewHelloClientWithEtcd and, if Kitex made
+// NewStreamClient, NewHelloStreamClientWithEtcd.
 //
-// It belongs after Kitex in a go:generate line:
+// Put its go:generate line after that of Kitex:
 //
 //	//go:generate go tool kitex -module example.com/hello hello.thrift
 //	//go:generate go tool kitex-etcd-gen
@@ -24,20 +24,21 @@
 //
 // # Behaviour
 //
-// The exit code is 0 when all is done (or, with -check, clean), 1 when -check found something, 2 when the call failed.
-// A call that fails has written nothing: every file is rendered before the first is written, each is replaced as a whole,
-// and only when its content changes.
+// The exit code is 0 when everything is done (with -check: when everything is up to date), 1 when -check found something, and 2 when the
+// call failed. A call that fails has written nothing: all files are made in memory before the first is written. Each file is replaced as
+// a whole, and only if its content changes.
 //
-// An orphan, a with_etcd.go of ours in a package that no longer is a Kitex service, is reported and removed. A service that its
-// IDL's package no longer declares is refused: Kitex leaves its directory, which does not compile.
+// An orphan is a with_etcd.go of ours in a package that is no longer a Kitex service: it is reported and removed. If the IDL's package
+// no longer declares a service, its directory is refused: Kitex leaves it, and it does not compile.
 //
-// Below dir, directories that begin with "_" or "." are skipped, and those called testdata or vendor that Kitex did not write.
-// Symbolic links to files are read, those to directories are not followed, and nothing is written through a link. Files that Go
-// does not build are not read. The ends of lines, LF or CRLF, are no difference.
+// Below dir, directories that begin with "_" or "." are skipped, and those called testdata or vendor, unless Kitex wrote them.
+// Symbolic links to files are read. Links to directories are not followed, and nothing is written through a link. Files that Go does not
+// build are not read. Line endings, LF or CRLF, do not matter.
 //
-// Services that have the same path below several trees, as client/kitex_gen and server/kitex_gen, are copies of one IDL.
+// Services with the same name and the same path below several trees, such as client/kitex_gen and server/kitex_gen, are copies of one
+// IDL.
 //
-// With kitex -use the constructors are generated in the repository that holds kitex_gen.
+// With kitex -use, generate the constructors in the repository with kitex_gen.
 package main
 
 import (

@@ -1,30 +1,43 @@
-// Kitex-etcd shows what Kitex services have registered in etcd, and takes servers out of service, without stopping them, and back.
+// Kitex-etcd shows what Kitex services have registered in etcd. It also takes servers out of service without stopping them, and back.
 //
 //	kitex-etcd services  [SERVICE…]              a line for each service: instances, drained ones, zones
 //	kitex-etcd instances [SERVICE…]              a line for each instance: address, weight, lease, tags
 //	kitex-etcd watch     [SERVICE…]              a line for each change, until interrupted
-//	kitex-etcd drain     SERVICE ADDRESS…        no client calls the servers any more; they run on
-//	kitex-etcd undrain   SERVICE ADDRESS…        clients call them again
-//	kitex-etcd weight    SERVICE ADDRESS WEIGHT  another weight than the one that the server registered with
-//	kitex-etcd console                           a page for a browser that shows all of it, and changes as they come
+//	kitex-etcd drain     SERVICE ADDRESS…        take servers out of service; they run on
+//	kitex-etcd undrain   SERVICE ADDRESS…        put drained servers back into service
+//	kitex-etcd weight    SERVICE ADDRESS WEIGHT  give a server another weight
+//	kitex-etcd console                           a page in the browser: all of this, and changes as they come
 //
-// SERVICE may be a pattern for the first three, such as 'Order*'. kitex-etcd COMMAND --help lists the flags, and kitex-etcd
-// completion bash (zsh, fish) prints what completes commands, services and addresses in a shell.
+// For the first three commands, SERVICE may be a pattern, such as 'Order*'. kitex-etcd COMMAND --help lists the flags. kitex-etcd
+// completion bash (or zsh, fish) prints a script with which the shell completes commands, services and addresses.
 //
-// Every flag of the connection has an environment variable: KITEX_ETCD_ENDPOINTS, KITEX_ETCD_PREFIX, KITEX_ETCD_CACERT,
-// KITEX_ETCD_CERT, KITEX_ETCD_KEY, KITEX_ETCD_USER, KITEX_ETCD_PASSWORD_FILE. The password itself is that of KITEX_ETCD_PASSWORD, or
-// the first line of the file.
+// Each flag of the connection has an environment variable: KITEX_ETCD_ENDPOINTS, KITEX_ETCD_PREFIX, KITEX_ETCD_CACERT,
+// KITEX_ETCD_CERT, KITEX_ETCD_KEY, KITEX_ETCD_USER, KITEX_ETCD_PASSWORD_FILE. The password comes from
+// KITEX_ETCD_PASSWORD, or from the first line of the file.
 //
-// The output (-o) is a table; wide, which is a table of more columns that is not cut to the terminal; json, an object on each line; or
-// yaml, a list. Their names are service, network, address, weight, tags and key; lease, in hexadecimal as etcdctl shows it, and
-// ttl and granted, seconds that it has left and had at first, unless the key stays until somebody deletes it; since, when that was granted, of servers of this library; revision and created,
-// etcd's revisions of the last and the first write; drain, mark (a weight) and reason, what an operator wants, and bad_mark, why the server ignores that; error, in place of the
-// instance, where clients ignore the key. watch has event (present, added, changed, removed, marked, unmarked) and time besides.
+// The output (-o) is one of
 //
-// drain, undrain and weight write a mark, which the server follows, and wait until it has. A mark that is not followed within 3 s is
-// taken back.
+//	table  a table that fits the terminal
+//	wide   a table with more columns, which is not cut
+//	json   an object on each line
+//	yaml   a list
 //
-// The exit code is 0 when all is done, interrupted or not, and 2 when the call failed.
+// The names in json and yaml are
+//
+//	service, network, address, weight, tags, key
+//	lease                in hexadecimal, as etcdctl shows it; missing if the key stays until somebody deletes it
+//	ttl, granted         of the lease: seconds that are left, and seconds at the beginning
+//	since                when the lease was granted, for servers of this library
+//	revision, created    etcd's revisions of the last and of the first write
+//	drain, mark, reason  what an operator wants; mark is a weight
+//	bad_mark             why the server ignores its mark
+//	error                why clients ignore the key; then there is no instance
+//	event, time          of watch: present, added, changed, removed, marked or unmarked
+//
+// drain, undrain and weight write a mark, and wait until the server has followed it. If the server does not follow within 3 s, the mark
+// is taken back.
+//
+// The exit code is 0 when everything is done, also after an interrupt, and 2 when the command failed.
 package main
 
 import (
