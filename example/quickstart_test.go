@@ -52,7 +52,7 @@ func TestQuickStart(t *testing.T) {
 		case m[1] == "sh":
 			terminals.paste(m[2])
 			t.Logf("%v: %s", time.Since(begun).Round(time.Second/10), strings.ReplaceAll(strings.TrimSpace(regexp.MustCompile(`(?s)<<'(\w+)'.*?\n\w+\n`).ReplaceAllString(m[2], "\n")), "\n", "; "))
-		case seen == 4: // all that is left is what Ctrl-C shows
+		case seen == 4: // the last output is what Ctrl-C shows
 			terminals.interrupt()
 			fallthrough
 		default:
