@@ -94,7 +94,7 @@ func (c *change) turn(ctx context.Context) (values, error) {
 				return nil, err
 			}
 		}
-		time.Sleep(50 * time.Millisecond) // one change at a time
+		time.Sleep(50 * time.Millisecond) // nothing tells when all that one change causes is over, and the next must not meet it
 	}
 	return v, c.remove(ctx)
 }

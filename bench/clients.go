@@ -96,7 +96,7 @@ func openClients(args []string) error {
 				return 0, 0, err
 			}
 		}
-		time.Sleep(time.Second) // what only ends, has ended
+		time.Sleep(time.Second) // nothing tells when the goroutines of closed clients have ended, and these must not be counted
 		heap, goroutines = inUse()
 		return heap, goroutines, nil
 	}

@@ -66,7 +66,7 @@ func openConns(args []string) error {
 				return 0, 0, err
 			}
 		}
-		time.Sleep(kitexForgets)
+		time.Sleep(kitexForgets) // Kitex frees what nobody uses after this time, and tells nobody
 		heap, goroutines = inUse()
 		return heap, goroutines, nil
 	}
@@ -146,7 +146,7 @@ func askForNobody(args []string) error {
 			_, _ = r.Resolve(ctx, connsService)
 		}
 	}()
-	time.Sleep(time.Second)
+	time.Sleep(time.Second) // nothing tells when the goroutines that only begin have ended, and these must not be counted
 	heap, goroutines := inUse()
 	if err := atOnce(32, names, func(i int) error {
 		_, _ = r.Resolve(b.ctx, fmt.Sprintf("bench-nobody-%d", i)) // whether that is an error is the library's choice
@@ -154,7 +154,7 @@ func askForNobody(args []string) error {
 	}); err != nil {
 		return err
 	}
-	time.Sleep(time.Duration(seconds) * time.Second)
+	time.Sleep(time.Duration(seconds) * time.Second) // the row is about what is left after this time
 	heapAfter, goroutinesAfter := inUse()
 	err = json.NewEncoder(os.Stdout).Encode(values{
 		"unserved_heap":       {heapAfter - heap},

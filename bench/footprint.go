@@ -81,7 +81,7 @@ func carryFootprint(args []string) error {
 	if err != nil {
 		return err
 	}
-	time.Sleep(time.Second) // what only begins, ends
+	time.Sleep(time.Second) // nothing tells when the goroutines that only begin have ended, and these must not be counted
 	heapAfter, goroutinesAfter := inUse()
 	err = json.NewEncoder(os.Stdout).Encode(values{
 		"footprint_heap":       {heapAfter - heap},

@@ -163,7 +163,7 @@ func (pr *propagation) slowTurn(ctx context.Context) (values, error) {
 	for i := range n {
 		all.Go(func() {
 			// This side looks at fixed times. How long an instance waits depends on when in the period it comes: one comes in each part.
-			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n))
+			time.Sleep(time.Duration(i) * 5 * time.Second / time.Duration(n)) // the part of the period that is measured
 			mu.Lock()
 			addr := address(pr.next)
 			pr.next++

@@ -185,7 +185,7 @@ func (p *proxy) carry(c *carried, l *line, to, from net.Conn) {
 		}
 	}()
 	for sent := range queue {
-		time.Sleep(time.Until(sent.due))
+		time.Sleep(time.Until(sent.due)) // the delay of the line, which is what the proxy is for
 		p.await(0)
 		p.bytes.Add(int64(len(sent.bytes)))
 		if _, err := to.Write(sent.bytes); err != nil {
