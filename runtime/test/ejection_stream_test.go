@@ -6,8 +6,12 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
+
+	"github.com/cloudwego/kitex/client"
+	"github.com/cloudwego/kitex/client/streamclient"
 
 	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
 	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
@@ -27,54 +31,63 @@ func (s *streamxServer) Download(ctx context.Context, _ *streamxAPI.Request, str
 	return stream.Send(ctx, &streamxAPI.Response{Message: s.addr})
 }
 
+// downloads makes clients of both kinds of streams, by the service that a child serves. Each returns what opens a stream, and reads all of
+// it: the address of the server.
+var downloads = map[string]func(*testing.T, *etcd.Conn, []client.Option) func(context.Context) (string, error){
+	"StreamX": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
+		c, err := streamx.NewChatClientWithEtcd(conn, append(slices.Clone(opts), closedAfter(t))...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(ctx context.Context) (string, error) {
+			defer runtime.KeepAlive(c)
+			stream, err := c.Download(ctx, &streamxAPI.Request{})
+			if err != nil {
+				return "", err
+			}
+			resp, err := stream.Recv(ctx)
+			if err != nil {
+				return "", err
+			}
+			_, err = stream.Recv(ctx)
+			return resp.Message, notEOF(err)
+		}
+	},
+	"Chat": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
+		var all []streamclient.Option
+		for _, opt := range opts {
+			//lint:ignore SA1019 a stream client takes no other options
+			all = append(all, streamclient.ConvertOptionFrom(opt))
+		}
+		c, err := chatservice.NewChatStreamClientWithEtcd(conn, all...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return func(ctx context.Context) (string, error) {
+			defer runtime.KeepAlive(c)
+			stream, err := c.Download(ctx, &chat.Request{})
+			if err != nil {
+				return "", err
+			}
+			resp, err := stream.Recv()
+			if err != nil {
+				return "", err
+			}
+			_, err = stream.Recv()
+			return resp.Message, notEOF(err)
+		}
+	},
+}
+
 // TestEjectionStreams kills one of three servers while streams are opened, of both kinds. None hangs, and none fails but one
 // that was open.
 func TestEjectionStreams(t *testing.T) {
-	for service, newDownload := range map[string]func(*testing.T, *etcd.Conn) func(context.Context) (string, error){
-		"StreamX": func(t *testing.T, conn *etcd.Conn) func(context.Context) (string, error) {
-			cli, err := streamx.NewChatClientWithEtcd(conn, closedAfter(t))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return func(ctx context.Context) (string, error) {
-				defer runtime.KeepAlive(cli)
-				stream, err := cli.Download(ctx, &streamxAPI.Request{})
-				if err != nil {
-					return "", err
-				}
-				resp, err := stream.Recv(ctx)
-				if err != nil {
-					return "", err
-				}
-				_, err = stream.Recv(ctx)
-				return resp.Message, notEOF(err)
-			}
-		},
-		"Chat": func(t *testing.T, conn *etcd.Conn) func(context.Context) (string, error) {
-			cli, err := chatservice.NewChatStreamClientWithEtcd(conn)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return func(ctx context.Context) (string, error) {
-				defer runtime.KeepAlive(cli)
-				stream, err := cli.Download(ctx, &chat.Request{})
-				if err != nil {
-					return "", err
-				}
-				resp, err := stream.Recv()
-				if err != nil {
-					return "", err
-				}
-				_, err = stream.Recv()
-				return resp.Message, notEOF(err)
-			}
-		},
-	} {
+	for service, newDownload := range downloads {
 		t.Run(service, func(t *testing.T) {
 			cluster := etcdtest.Start(t)
 			t.Setenv(childService, service)
 			children := startChildren(t, cluster, 10*time.Second, 3)
-			download := newDownload(t, connect(t, cluster))
+			download := newDownload(t, connect(t, cluster), nil)
 			open := func() (string, error) {
 				ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 				defer cancel()

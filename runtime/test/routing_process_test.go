@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -13,13 +12,8 @@ import (
 	"time"
 
 	"github.com/cloudwego/kitex/client"
-	"github.com/cloudwego/kitex/client/streamclient"
 	"github.com/cloudwego/kitex/pkg/kerrors"
 
-	"github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat"
-	chatservice "github.com/kitex-contrib/kitex-etcd/golden/protobuf_streaming/kitex_gen/pb/chat/chat"
-	streamxAPI "github.com/kitex-contrib/kitex-etcd/golden/thrift_streamx/kitex_gen/api"
-	streamx "github.com/kitex-contrib/kitex-etcd/golden/thrift_streamx/kitex_gen/api/chat"
 	"github.com/kitex-contrib/kitex-etcd/golden/thrift_unary/kitex_gen/api"
 	etcd "github.com/kitex-contrib/kitex-etcd/runtime"
 	"github.com/kitex-contrib/kitex-etcd/runtime/etcdtest"
@@ -97,51 +91,7 @@ func TestLaneUnderTraffic(t *testing.T) {
 // TestRoutesOfStreams opens streams in a lane, or a preferred zone, of one server, which is killed: they go to the others. None fails but
 // on a connection that the client does not yet know to be cut: it has one for calls one by one, or two, with gRPC.
 func TestRoutesOfStreams(t *testing.T) {
-	for service, newDownload := range map[string]func(*testing.T, *etcd.Conn, []client.Option) func(context.Context) (string, error){
-		"StreamX": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
-			c, err := streamx.NewChatClientWithEtcd(conn, opts...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return func(ctx context.Context) (string, error) {
-				defer runtime.KeepAlive(c)
-				stream, err := c.Download(ctx, &streamxAPI.Request{})
-				if err != nil {
-					return "", err
-				}
-				resp, err := stream.Recv(ctx)
-				if err != nil {
-					return "", err
-				}
-				_, err = stream.Recv(ctx)
-				return resp.Message, notEOF(err)
-			}
-		},
-		"Chat": func(t *testing.T, conn *etcd.Conn, opts []client.Option) func(context.Context) (string, error) {
-			var all []streamclient.Option
-			for _, opt := range opts {
-				//lint:ignore SA1019 a stream client takes no other options
-				all = append(all, streamclient.ConvertOptionFrom(opt))
-			}
-			c, err := chatservice.NewChatStreamClientWithEtcd(conn, all...)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return func(ctx context.Context) (string, error) {
-				defer runtime.KeepAlive(c)
-				stream, err := c.Download(ctx, &chat.Request{})
-				if err != nil {
-					return "", err
-				}
-				resp, err := stream.Recv()
-				if err != nil {
-					return "", err
-				}
-				_, err = stream.Recv()
-				return resp.Message, notEOF(err)
-			}
-		},
-	} {
+	for service, newDownload := range downloads {
 		t.Run(service, func(t *testing.T) {
 			cluster := etcdtest.Start(t)
 			cli := etcdClient(t, cluster.Endpoints())
