@@ -26,7 +26,7 @@ type Status struct {
 
 // statuses are the states of all records at one moment. They are never changed: newer ones take their place.
 type statuses struct {
-	list      []Status  // sorted by key
+	list      []Status  // in no order: that is for whoever reads them, as run publishes far more often
 	confirmed time.Time // when etcd last confirmed the lease; zero if there was none
 	ttl       time.Duration
 }
@@ -39,6 +39,7 @@ func (r *Registrar) Registered(now time.Time) (list []Status, confirmed time.Tim
 		return nil, time.Time{}, 0
 	}
 	list = slices.Clone(s.list)
+	slices.SortFunc(list, func(a, b Status) int { return cmp.Compare(a.Key, b.Key) })
 	if now.Sub(s.confirmed) >= s.ttl {
 		for i := range list {
 			if list[i].State == Standing {
@@ -57,7 +58,6 @@ func (r *Registrar) publish() {
 			s.list = append(s.list, Status{e.Service, e.Key, r.state(e)})
 		}
 	}
-	slices.SortFunc(s.list, func(a, b Status) int { return cmp.Compare(a.Key, b.Key) })
 	r.published.Store(s)
 }
 
