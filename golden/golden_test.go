@@ -54,9 +54,11 @@ func TestMain(m *testing.M) {
 }
 
 func buildTools(dir string) error {
-	out, err := exec.Command("go", "tool", "-n", "kitex").CombinedOutput()
+	find := exec.Command("go", "tool", "-n", "kitex")
+	find.Stderr = os.Stderr // where go tells what it downloads
+	out, err := find.Output()
 	if err != nil {
-		return fmt.Errorf("go tool -n kitex: %w\n%s", err, out)
+		return fmt.Errorf("go tool -n kitex: %w", err)
 	}
 	tools.kitex = strings.TrimSpace(string(out))
 	tools.gen = filepath.Join(dir, "kitex-etcd-gen")
