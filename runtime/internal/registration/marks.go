@@ -21,7 +21,8 @@ import (
 //
 // A record is written only when its mark is known, and then its mark is watched: the key alone while it is the only record
 // of its service, that of all marks of the service beside it when there are more. Nothing is polled, except by a role that
-// may not read marks: it asks again with every check, because somebody may have granted it that.
+// may not read marks: it asks again with every check, because somebody may have granted it that. How marks come in is in
+// marks_watch.go.
 
 // marks is what the Registrar knows of operators' marks. It is run's own.
 type marks struct {
