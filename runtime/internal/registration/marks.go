@@ -146,6 +146,7 @@ func (r *Registrar) tookOut(e *entry) {
 		why = errors.New(e.marked.mark.Reason)
 	}
 	klog.Infof("etcd: an operator's mark drained %s: no client calls the server, which runs on. Reason: %s", e.Key, cmp.Or(e.marked.mark.Reason, "not given"))
+	r.publish() // who hears of it may ask Registered
 	r.event(Drained, e, why)
 }
 
