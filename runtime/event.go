@@ -20,6 +20,8 @@ type EventType int
 // The events of registrations (EventRegistered to EventDeregistered), of discovery (EventSynced to EventInvalidRecord,
 // EventSnapshotUsed), of calls (EventEjected, EventReadmitted), of operators' marks (EventDrained to EventInvalidMark), and of the
 // Conn as a whole (EventRefused, EventEtcdLost, EventEtcdFound).
+//
+// When the handler hears of a record, Conn.Registered shows what the event says, or something newer.
 const (
 	_ EventType = iota
 	// EventRegistered: the record of Service is in etcd, at Key.

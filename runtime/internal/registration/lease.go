@@ -71,7 +71,7 @@ func (r *Registrar) leaseLost(cause error) {
 		return
 	}
 	klog.Warnf("etcd: the lease of the registrations at %s is gone: %v; restoring them", r.link.Target(), cause)
-	r.cfg.Notify(Event{Type: LeaseLost, Err: cause})
+	r.tell(Event{Type: LeaseLost, Err: cause})
 	for _, reg := range r.regs {
 		if _, ok := r.pending[reg]; ok {
 			continue
@@ -82,6 +82,7 @@ func (r *Registrar) leaseLost(cause error) {
 			}
 		}
 	}
+	r.publish() // etcd may take its time to restore them
 }
 
 // release gives up a lease that has no records. It is left to end by itself: that it lives is what tells clients that the
@@ -121,7 +122,7 @@ func (r *Registrar) applyAnswer(a answer) {
 		return // from the keeper before
 	}
 	if a.refusal != nil {
-		r.cfg.Notify(Event{Type: Refused, Err: a.refusal})
+		r.tell(Event{Type: Refused, Err: a.refusal})
 	}
 	if a.id == r.lease && a.ttl > 0 {
 		r.confirmed = a.asked

@@ -92,7 +92,7 @@ func (r *Registrar) takeMark(e *entry, kv *mvccpb.KeyValue, rev int64) {
 	if err != nil {
 		mark, value = record.Mark{}, ""
 		klog.Warnf("etcd: the mark %s is ignored: %v", r.markKey(e), err)
-		r.cfg.Notify(Event{Type: InvalidMark, Service: e.Service, Key: r.markKey(e), Err: err})
+		r.tell(Event{Type: InvalidMark, Service: e.Service, Key: r.markKey(e), Err: err})
 	}
 	r.follow(e, mark, value)
 }
@@ -146,7 +146,6 @@ func (r *Registrar) tookOut(e *entry) {
 		why = errors.New(e.marked.mark.Reason)
 	}
 	klog.Infof("etcd: an operator's mark drained %s: no client calls the server, which runs on. Reason: %s", e.Key, cmp.Or(e.marked.mark.Reason, "not given"))
-	r.publish() // who hears of it may ask Registered
 	r.event(Drained, e, why)
 }
 

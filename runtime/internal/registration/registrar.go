@@ -113,6 +113,7 @@ type Registrar struct {
 	waiting  map[*registration]struct{} // somebody waits for call
 	watches  map[string]*watch          // by service
 	marks    marks                      // of operators
+	events   []Event                    // that publish will tell of
 
 	retryAt   time.Time // not before this is etcd tried again
 	lastErr   error     // of the last reconcile; nil when it succeeded
@@ -230,6 +231,7 @@ func (r *Registrar) run(running context.Context) {
 		select {
 		case <-r.link.Closing().Done():
 			r.err = r.shutdown(running)
+			r.publish()
 			return
 		case <-r.wake:
 		case a := <-r.answers:

@@ -294,8 +294,11 @@ func (r *Registrar) fail(reg *registration, err error) {
 
 // event tells the handler about one record.
 func (r *Registrar) event(t EventType, e *entry, err error) {
-	r.cfg.Notify(Event{Type: t, Service: e.Service, Key: e.Key, Err: err})
+	r.tell(Event{Type: t, Service: e.Service, Key: e.Key, Err: err})
 }
+
+// tell tells the handler of an event, as soon as Registered shows what it says.
+func (r *Registrar) tell(ev Event) { r.events = append(r.events, ev) }
 
 func sameKeys(a, b []*entry) bool {
 	if len(a) != len(b) {

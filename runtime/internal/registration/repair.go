@@ -53,7 +53,7 @@ func (r *Registrar) countFailure(err error) (delay time.Duration) {
 	}
 	klog.Errorf("etcd: the registrations at %s could not be repaired in %d attempts, the next begins in %v: %v",
 		r.link.Target(), r.failures, retry.ObserveDelay, err)
-	r.cfg.Notify(Event{Type: RepairFailed, Err: err})
+	r.tell(Event{Type: RepairFailed, Err: err})
 	r.failures = 0
 	return retry.ObserveDelay
 }

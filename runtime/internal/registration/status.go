@@ -50,7 +50,7 @@ func (r *Registrar) Registered(now time.Time) (list []Status, confirmed time.Tim
 	return list, s.confirmed, s.ttl
 }
 
-// publish lets Registered see what is known now.
+// publish lets Registered see what is known now, and then tells of the events that led to it.
 func (r *Registrar) publish() {
 	s := &statuses{list: make([]Status, 0, len(r.entries)), confirmed: r.confirmed, ttl: r.ttl}
 	for _, e := range r.entries {
@@ -59,6 +59,11 @@ func (r *Registrar) publish() {
 		}
 	}
 	r.published.Store(s)
+	for _, ev := range r.events {
+		r.cfg.Notify(ev)
+	}
+	clear(r.events) // their errors
+	r.events = r.events[:0]
 }
 
 func (r *Registrar) state(e *entry) State {
