@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -89,7 +90,7 @@ func TestLaneUnderTraffic(t *testing.T) {
 }
 
 // TestRoutesOfStreams opens streams in a lane, or a preferred zone, of one server, which is killed: they go to the others. None fails but
-// on a connection that the client does not yet know to be cut: it has one for calls one by one, or two, with gRPC.
+// on a connection that the client does not yet know to be cut: with gRPC it has as many as Kitex keeps for a server.
 func TestRoutesOfStreams(t *testing.T) {
 	for service, newDownload := range downloads {
 		t.Run(service, func(t *testing.T) {
@@ -129,7 +130,7 @@ func TestRoutesOfStreams(t *testing.T) {
 						}
 						one.kill(t)
 						defer remove(t, cli, "Chat", one.addr) // the next one's lane is of one again
-						cut = 2
+						cut = runtime.GOMAXPROCS(0) * 3 / 2    // Kitex's size of the pool
 						for range 30 {
 							if got := open("x"); !inBase(got) {
 								t.Fatalf("a stream went to %s, which was killed", got)

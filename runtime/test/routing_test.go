@@ -220,6 +220,46 @@ func TestPreferZone(t *testing.T) {
 	}
 }
 
+// TestARetryKeepsAwayFromAllThatFailed: a call whose zone of two hangs is answered by its second retry. Kitex says only where the
+// attempt before went, which leaves the first one of the zone to go to again.
+func TestARetryKeepsAwayFromAllThatFailed(t *testing.T) {
+	t.Parallel()
+	for name, opts := range routingBalancers {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cluster := etcdtest.Start(t)
+			cli := etcdClient(t, cluster.Endpoints())
+			var local []*faultproxy.Proxy
+			far := make(map[string]bool)
+			for range 2 {
+				way := faultproxy.Start(t, serveHello(t).addr)
+				local = append(local, way)
+				putTagged(t, cli, "Hello", way.Addr(), "zone", "a")
+				addr := serveHello(t).addr
+				far[addr] = true
+				putTagged(t, cli, "Hello", addr, "zone", "b")
+			}
+			c := newHello(t, connect(t, cluster), append([]client.Option{etcd.Prefer("zone", "a", 1), longPool(), client.WithConnectTimeout(2 * time.Second),
+				client.WithRPCTimeout(500 * time.Millisecond), anyErrorAgain()}, opts...)...)
+			eventually(t, "both of the zone answered", func() bool {
+				for range 5 { // 50 calls: Kitex repeats none when one of ten failed
+					if !succeed(t.Context(), c) {
+						t.Fatal("a call failed before anything happened")
+					}
+				}
+				return local[0].Made() > 0 && local[1].Made() > 0
+			})
+			for _, way := range local {
+				way.BlackHole()
+			}
+			resp, err := c.Echo(t.Context(), &api.Request{Message: "which?"})
+			if err != nil || !far[resp.Message] {
+				t.Fatalf("%v, %v", resp, err)
+			}
+		})
+	}
+}
+
 // TestRoutesRefuseBadInput in the constructor.
 func TestRoutesRefuseBadInput(t *testing.T) {
 	t.Parallel()

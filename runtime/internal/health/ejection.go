@@ -157,6 +157,28 @@ func (t *Tracker) Quiet() bool { return t.quiet.Load() }
 // in it: where more addresses fail, it is empty.
 func (t *Tracker) Excluded() *Set { return t.excluded.Load() }
 
+// maxSuspects bounds what one retry has to look at.
+const maxSuspects = 8
+
+// Suspects returns the addresses that failed and have not answered since, for attempts that have a choice: one that repeats another
+// should not go there. There are none when they and the ejected are more than half of the list, or more than maxSuspects: so
+// many must not send their calls to a few others.
+func (t *Tracker) Suspects() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.counts[suspect]
+	if n > maxSuspects || 2*(n+t.counts[ejected]+t.counts[trial]) > t.size {
+		return nil
+	}
+	var addrs []string
+	for addr, e := range t.entries {
+		if e.state == suspect {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
 // Begin says whether an attempt that begins now should go to addr. One that takes up a trial should; those after it
 // should not. news says whether it took one up: the pickers have to be built without addr again.
 func (t *Tracker) Begin(addr string, now time.Time) (ok, news bool) {

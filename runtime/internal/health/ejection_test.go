@@ -182,6 +182,39 @@ func TestUnreachable(t *testing.T) {
 }
 
 // TestTrial: an address that does not answer is tried by one call, and by the next after 2 s.
+// TestSuspects: a retry keeps away from those that failed and have not answered since, while at least half of the list is left.
+func TestSuspects(t *testing.T) {
+	f := newFleet(t, 4)
+	expect := func(want ...string) {
+		t.Helper()
+		got := f.Suspects()
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("%v, want %v", got, want)
+		}
+	}
+	expect()
+	f.report(0, Closed)
+	f.report(1, NoAnswer)
+	expect(addr(0), addr(1))
+	f.report(2, Closed)
+	expect() // too many
+	f.report(2, Answered)
+	f.report(0, Answered)
+	expect(addr(1))
+	f.eject(3, 2) // the ejected are out of the pickers, and count
+	expect(addr(1))
+	f.report(0, Closed)
+	expect()
+
+	f = newFleet(t, 100)
+	for i := range maxSuspects + 1 {
+		if f.report(i, NoAnswer); len(f.Suspects()) != (i+1)%(maxSuspects+1) {
+			t.Fatalf("%d failed, and %d are suspect", i+1, len(f.Suspects()))
+		}
+	}
+}
+
 func TestTrial(t *testing.T) {
 	f := newFleet(t, 3)
 	f.report(0, NoAnswer, NoAnswer)

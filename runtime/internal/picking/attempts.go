@@ -170,7 +170,8 @@ func (w *watch) target(ctx context.Context) (rpcinfo.RPCInfo, remoteinfo.RemoteI
 	return ri, to, inst, ok
 }
 
-// divert sends an attempt elsewhere that is about to go to an ejected instance, or to one that the same call failed on.
+// divert sends an attempt elsewhere that is about to go to an ejected instance, or to one that the same call failed on. Kitex says only
+// where the attempt before went, so a retry keeps away from all instances that failed lately.
 func (w *watch) divert(ctx context.Context, req any) {
 	_, to, inst, ok := w.target(ctx)
 	if !ok {
@@ -182,7 +183,14 @@ func (w *watch) divert(ctx context.Context, req any) {
 	}
 	failed, _ := to.Tag(failedTag)
 	avoid := addrList(failed + last)
-	if addr := inst.Address().String(); !avoid.has(addr) {
+	addr := inst.Address().String()
+	if suspects := w.suspects(retry); suspects != "" && (avoid.has(addr) || suspects.has(addr)) {
+		if other := w.push.other(ctx, req, w.svr.Tags[targetTag], suspects+avoid); other != nil {
+			to.SetInstance(other)
+			return
+		}
+	}
+	if !avoid.has(addr) {
 		ok, news := w.tracker.Begin(addr, time.Now())
 		if news {
 			w.monitor.kick()
@@ -194,6 +202,17 @@ func (w *watch) divert(ctx context.Context, req any) {
 	if other := w.push.other(ctx, req, w.svr.Tags[targetTag], avoid); other != nil {
 		to.SetInstance(other)
 	}
+}
+
+// suspects returns those that a retry should not go to, with a space after each.
+func (w *watch) suspects(retry bool) (list addrList) {
+	if !retry {
+		return ""
+	}
+	for _, addr := range w.tracker.Suspects() {
+		list += addrList(addr) + " "
+	}
+	return list
 }
 
 // learn takes what became of an attempt, and returns its error.
